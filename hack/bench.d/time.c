@@ -1,0 +1,448 @@
+/*
+ * time ROUNDS PAUSE_MS ROWS BASE JSON NAME=PATH…   in a directory with the bundles that hack/bench makes
+ *
+ * Times the operations of container runtimes. Every round of a row runs each runtime once, in a new random order, so that
+ * whatever else the machine does hits all alike. A process is timed from before its posix_spawn to after its wait4.
+ * This is the subreaper: containers that create and run --detach leave behind become its children, so it knows without asking
+ * when one has ended, and wait4 tells how much memory each took.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_RUNTIMES = 8, MAX_ARGS = 12, AT_ONCE = 50, IN_SEQUENCE = 100 };
+
+struct runtime {
+	const char *name, *path;
+	char root[4096 + 64];
+};
+
+/* What a row has found out about one runtime. */
+struct cell {
+	double *us;
+	int n;
+	long peak_kib;
+	bool failed;
+};
+
+/* The operation at work: any function below may end it. */
+static struct {
+	const struct runtime *runtime;
+	long peak_kib;
+	bool failed;
+} now;
+
+static double clock_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
+static void die(const char *what)
+{
+	fprintf(stderr, "bench: %s: %s\n", what, strerror(errno));
+	exit(125);
+}
+
+static void fail(const char *verb, int status)
+{
+	if (!now.failed)
+		fprintf(stderr, "bench: %s %s: status %#x\n", now.runtime->name, verb, status);
+	now.failed = true;
+}
+
+/* Starts the runtime with these arguments, up to NULL. */
+static pid_t start(const char *verb, ...)
+{
+	static posix_spawn_file_actions_t null;
+	static bool ready;
+	char *argv[MAX_ARGS + 6] = { (char *)now.runtime->path, "--root", (char *)now.runtime->root, (char *)verb };
+	int n = 4;
+	pid_t pid;
+	va_list args;
+
+	if (!ready) {
+		posix_spawn_file_actions_init(&null);
+		posix_spawn_file_actions_addopen(&null, 0, "/dev/null", O_RDONLY, 0);
+		posix_spawn_file_actions_addopen(&null, 1, "/dev/null", O_WRONLY, 0);
+		ready = true;
+	}
+	va_start(args, verb);
+	while (n < MAX_ARGS + 5 && (argv[n] = va_arg(args, char *)))
+		n++;
+	va_end(args);
+	errno = posix_spawn(&pid, now.runtime->path, &null, NULL, argv, environ);
+	if (errno)
+		die(now.runtime->path);
+	return pid;
+}
+
+/* Waits for this process, or with -1 for any; false when there is none. */
+static bool reap(const char *verb, pid_t pid)
+{
+	struct rusage usage;
+	int status;
+
+	if (wait4(pid, &status, 0, &usage) < 0)
+		return false;
+	if (usage.ru_maxrss > now.peak_kib)
+		now.peak_kib = usage.ru_maxrss;
+	/* an orphan is a container's process: how it ends is not the runtime's doing */
+	if (pid > 0 && status != 0)
+		fail(verb, status);
+	return true;
+}
+
+#define CALL(verb, ...) reap(verb, start(verb, __VA_ARGS__, NULL))
+
+/* Until all containers have ended. */
+static void until_alone(void)
+{
+	while (reap("", -1))
+		;
+}
+
+static void force(const char *id)
+{
+	CALL("delete", "--force", id);
+	until_alone();
+}
+
+/* The operations: each gives its time in microseconds. */
+static double run_in(const char *bundle)
+{
+	double t = clock_us();
+	CALL("run", "--bundle", bundle, "r");
+	return clock_us() - t;
+}
+
+static double run(void) { return run_in("true"); }
+static double run_no_net(void) { return run_in("no-net"); }
+static double run_userns(void) { return run_in("userns"); }
+static double run_seccomp(void) { return run_in("seccomp"); }
+
+static double create(void)
+{
+	double t = clock_us();
+	CALL("create", "--bundle", "true", "c");
+	t = clock_us() - t;
+	force("c");
+	return t;
+}
+
+static double start_(void)
+{
+	CALL("create", "--bundle", "true", "s");
+	double t = clock_us();
+	CALL("start", "s");
+	t = clock_us() - t;
+	until_alone();
+	CALL("delete", "s");
+	return t;
+}
+
+static double whole_life(void)
+{
+	double t = clock_us();
+	CALL("create", "--bundle", "true", "l");
+	CALL("start", "l");
+	until_alone();
+	CALL("delete", "l");
+	return clock_us() - t;
+}
+
+static double exec(void)
+{
+	double t = clock_us();
+	CALL("exec", "resident", "/true");
+	return clock_us() - t;
+}
+
+static double state(void)
+{
+	double t = clock_us();
+	CALL("state", "resident");
+	return clock_us() - t;
+}
+
+static double kill_(void)
+{
+	CALL("run", "--detach", "--bundle", "wait", "k");
+	double t = clock_us();
+	CALL("kill", "k", "KILL");
+	t = clock_us() - t;
+	until_alone();
+	CALL("delete", "k");
+	return t;
+}
+
+static double delete(void)
+{
+	CALL("run", "--detach", "--bundle", "true", "d");
+	until_alone();
+	double t = clock_us();
+	CALL("delete", "d");
+	return clock_us() - t;
+}
+
+static double delete_force(void)
+{
+	CALL("run", "--detach", "--bundle", "wait", "f");
+	double t = clock_us();
+	CALL("delete", "--force", "f");
+	t = clock_us() - t;
+	until_alone();
+	return t;
+}
+
+static double in_sequence(void)
+{
+	double t = clock_us();
+	for (int i = 0; i < IN_SEQUENCE && !now.failed; i++)
+		CALL("run", "--bundle", "true", "q");
+	return clock_us() - t;
+}
+
+static double at_once(void)
+{
+	pid_t pids[AT_ONCE];
+	double t = clock_us();
+
+	for (int i = 0; i < AT_ONCE; i++) {
+		char bundle[16];
+		snprintf(bundle, sizeof bundle, "many/%d", i);
+		pids[i] = start("run", "--bundle", bundle, bundle + 5, NULL);
+	}
+	for (int i = 0; i < AT_ONCE; i++)
+		reap("run", pids[i]);
+	return clock_us() - t;
+}
+
+/* divisor: so many times fewer rounds, since one takes so much longer. */
+static const struct row {
+	const char *key, *text;
+	double (*operation)(void);
+	int divisor;
+	bool resident;
+} rows[] = {
+	{ "run", "run", run, 1, false },
+	{ "no-net", "run without network namespace", run_no_net, 1, false },
+	{ "userns", "run with user namespace", run_userns, 1, false },
+	{ "seccomp", "run with a seccomp profile", run_seccomp, 1, false },
+	{ "life", "create + start + delete", whole_life, 1, false },
+	{ "create", "create", create, 1, false },
+	{ "start", "start", start_, 1, false },
+	{ "exec", "exec", exec, 1, true },
+	{ "state", "state", state, 1, true },
+	{ "kill", "kill", kill_, 1, false },
+	{ "delete", "delete", delete, 1, false },
+	{ "force", "delete --force of a running one", delete_force, 1, false },
+	{ "sequence", "100 × run in sequence", in_sequence, 10, false },
+	{ "at-once", "50 × run at once", at_once, 10, false },
+};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+static bool chosen(const char *list, const char *key)
+{
+	size_t n = strlen(key);
+
+	if (!*list)
+		return true;
+	for (const char *p = list; (p = strstr(p, key)); p++)
+		if ((p == list || p[-1] == ',') && (!p[n] || p[n] == ','))
+			return true;
+	return false;
+}
+
+static void measure(const struct row *row, struct runtime *runtimes, struct cell *cells, int n, int rounds, int pause_ms)
+{
+	struct timespec pause = { pause_ms / 1000, pause_ms % 1000 * 1000000L };
+	int order[MAX_RUNTIMES];
+
+	rounds = (rounds + row->divisor - 1) / row->divisor;
+	for (int i = 0; i < n; i++) {
+		order[i] = i;
+		cells[i] = (struct cell){ .us = calloc(rounds, sizeof(double)) };
+		now.runtime = &runtimes[i];
+		now.failed = false;
+		if (row->resident) {
+			char bundle[64];
+			snprintf(bundle, sizeof bundle, "resident/%s", runtimes[i].name);
+			CALL("run", "--detach", "--bundle", bundle, "resident");
+		}
+		cells[i].failed = now.failed;
+	}
+	/* round -1 fills the caches */
+	for (int round = -1; round < rounds; round++) {
+		for (int i = n - 1; i > 0; i--) {
+			int j = random() % (i + 1), swapped = order[i];
+			order[i] = order[j];
+			order[j] = swapped;
+		}
+		for (int i = 0; i < n; i++) {
+			struct cell *cell = &cells[order[i]];
+			if (cell->failed)
+				continue;
+			now.runtime = &runtimes[order[i]];
+			now.failed = false;
+			now.peak_kib = 0;
+			nanosleep(&pause, NULL);
+			double us = row->operation();
+			cell->failed = now.failed;
+			if (round < 0 || now.failed)
+				continue;
+			cell->us[cell->n++] = us;
+			if (now.peak_kib > cell->peak_kib)
+				cell->peak_kib = now.peak_kib;
+		}
+	}
+	for (int i = 0; i < n && row->resident; i++) {
+		now.runtime = &runtimes[i];
+		CALL("delete", "--force", "resident");
+	}
+	until_alone();
+}
+
+static int ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static double quantile(const struct cell *cell, double q)
+{
+	return cell->n ? cell->us[(int)((cell->n - 1) * q + 0.5)] : 0;
+}
+
+static void print_us(double us)
+{
+	long n = us + 0.5;
+	char text[24];
+
+	if (n >= 10000)
+		snprintf(text, sizeof text, "%ld %03ld", n / 1000, n % 1000);
+	else
+		snprintf(text, sizeof text, "%ld", n);
+	printf(" %8s |", text);
+}
+
+static void print_row(const struct row *row, const struct cell *cells, int n, int base)
+{
+	/* printf counts bytes, × has two */
+	printf("| %-*s |", (int)(33 + (strstr(row->text, "×") != NULL)), row->text);
+	for (int i = 0; i < n; i++) {
+		if (cells[i].failed) {
+			printf("    fails |          |       |       |");
+			continue;
+		}
+		print_us(quantile(&cells[i], 0.5));
+		print_us(quantile(&cells[i], 0.9));
+		if (cells[base].failed)
+			printf("     - |");
+		else
+			printf(" %5.2f |", quantile(&cells[i], 0.5) / quantile(&cells[base], 0.5));
+		printf(" %5ld |", cells[i].peak_kib);
+	}
+	putchar('\n');
+	fflush(stdout);
+}
+
+static void print_head(const struct runtime *runtimes, int n, int base)
+{
+	printf("| %-33s |", "microseconds");
+	for (int i = 0; i < n; i++)
+		printf(" %8s |      p90 | ÷%-4.4s |   KiB |", runtimes[i].name, runtimes[base].name);
+	printf("\n| --------------------------------- |");
+	for (int i = 0; i < n; i++)
+		printf(" -------: | -------: | ----: | ----: |");
+	putchar('\n');
+}
+
+static void json_row(FILE *out, const struct row *row, const struct cell *cells, const struct runtime *runtimes, int n, bool first)
+{
+	fprintf(out, "%s\n    {\"key\": \"%s\", \"operation\": \"%s\", \"runtimes\": {", first ? "" : ",", row->key, row->text);
+	for (int i = 0; i < n; i++) {
+		const struct cell *c = &cells[i];
+		fprintf(out, "%s\n      \"%s\": ", i ? "," : "", runtimes[i].name);
+		if (c->failed)
+			fprintf(out, "null");
+		else
+			fprintf(out, "{\"median_us\": %.1f, \"p90_us\": %.1f, \"least_us\": %.1f, \"samples\": %d, \"peak_kib\": %ld}",
+				quantile(c, 0.5), quantile(c, 0.9), quantile(c, 0), c->n, c->peak_kib);
+	}
+	fprintf(out, "}}");
+}
+
+int main(int argc, char **argv)
+{
+	struct runtime runtimes[MAX_RUNTIMES] = { 0 };
+	struct cell cells[MAX_RUNTIMES];
+	char here[4096];
+	int n = argc - 6, base = 0;
+	bool first = true, failed = false;
+
+	if (n < 1 || n > MAX_RUNTIMES) {
+		fprintf(stderr, "bench: %d runtimes: from 1 to %d can be timed\n", n, MAX_RUNTIMES);
+		return 125;
+	}
+	int rounds = atoi(argv[1]), pause_ms = atoi(argv[2]);
+	if (!getcwd(here, sizeof here))
+		die("getcwd");
+	for (int i = 0; i < n; i++) {
+		char *equals = strchr(argv[6 + i], '=');
+		*equals = 0;
+		runtimes[i].name = argv[6 + i];
+		runtimes[i].path = equals + 1;
+		snprintf(runtimes[i].root, sizeof runtimes[i].root, "%s/state/%s", here, runtimes[i].name);
+		if (!strcmp(runtimes[i].name, argv[4]))
+			base = i;
+	}
+	int want = *argv[3] != 0, have = 0;
+	for (const char *p = argv[3]; *p; p++)
+		want += *p == ',';
+	for (int r = 0; r < ROWS; r++)
+		have += chosen(argv[3], rows[r].key);
+	if (want && want != have) {
+		fprintf(stderr, "bench: --rows %s: %d of them are known\n", argv[3], have);
+		return 125;
+	}
+	FILE *json = fopen(argv[5], "w");
+	if (!json)
+		die(argv[5]);
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+		die("become subreaper");
+	srandom(time(NULL));
+
+	fprintf(json, "{\n  \"rounds\": %d,\n  \"pause_ms\": %d,\n  \"rows\": [", rounds, pause_ms);
+	print_head(runtimes, n, base);
+	for (int r = 0; r < ROWS; r++) {
+		if (!chosen(argv[3], rows[r].key))
+			continue;
+		measure(&rows[r], runtimes, cells, n, rounds, pause_ms);
+		for (int i = 0; i < n; i++) {
+			qsort(cells[i].us, cells[i].n, sizeof(double), ascending);
+			failed |= cells[i].failed;
+		}
+		print_row(&rows[r], cells, n, base);
+		json_row(json, &rows[r], cells, runtimes, n, first);
+		first = false;
+		for (int i = 0; i < n; i++)
+			free(cells[i].us);
+	}
+	fprintf(json, "\n  ]\n}\n");
+	if (fclose(json))
+		die(argv[5]);
+	return failed;
+}

@@ -1,0 +1,117 @@
+# Sourced by the scripts beside it: the cache, what the host must have, the target, other runtimes to compare with.
+# shellcheck shell=bash
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+HUSK_CACHE=${HUSK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/husk}
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() {
+	say "$@"
+	exit 125 # as env, timeout and docker run: the tool failed, not the command it runs
+}
+
+# need PACKAGE…: installs the Debian packages that are missing
+need() {
+	local p missing=()
+	command -v dpkg-query >/dev/null || die "find dpkg: this is not Debian; these scripts install what they need with apt-get"
+	for p; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	[ "$(id -u)" = 0 ] || die "install ${missing[*]}: not root; run: sudo apt-get install ${missing[*]}"
+	say "installing ${missing[*]}"
+	local get=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+	"${get[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 </dev/null && return
+	# the lists may be missing or too old for the mirror
+	"${get[@]}" update >/dev/null </dev/null || true
+	"${get[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null </dev/null || die "install ${missing[*]}: apt-get failed, see above"
+}
+
+# rust: sets and exports TARGET: static on musl, or on glibc where rustup cannot get musl
+rust() {
+	[ -z "${TARGET:-}" ] || return 0
+	[ -n "${CARGO_HOME:-}" ] || export CARGO_HOME=$HOME/.cargo
+	PATH=$PATH:$CARGO_HOME/bin
+	command -v cargo >/dev/null || die "find cargo: not installed; get Rust from https://rustup.rs, then run this again"
+	need gcc libc6-dev # cc links the build scripts, also for musl
+	local arch
+	arch=$(uname -m)
+	TARGET=$arch-unknown-linux-musl
+	if ! [ -d "$(cd "$REPO" && rustc --print sysroot)/lib/rustlib/$TARGET/lib" ]; then
+		say "rustup target add $TARGET"
+		if ! (cd "$REPO" && rustup target add "$TARGET") >/dev/null 2>&1 </dev/null; then
+			say "rustup cannot add $TARGET: glibc, linked statically, instead"
+			TARGET=$arch-unknown-linux-gnu
+			export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static"
+		fi
+	fi
+	export TARGET
+}
+
+# sid_apt COMMAND…: apt on Debian unstable with lists of its own, so that the host's sources stay as they are
+sid_apt() {
+	local a=$HUSK_CACHE/apt mirror
+	need debian-archive-keyring
+	if [ ! -e "$a/apt.conf" ]; then
+		mkdir -p "$a/lists/partial" "$a/archives/partial"
+		mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null | grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n1 || true)
+		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian} sid main" >"$a/sources.list"
+		printf '%s "%s";\n' Dir::State "$a" Dir::State::Lists "$a/lists" Dir::State::status /dev/null \
+			Dir::Cache "$a" Dir::Cache::archives "$a/archives" Dir::Etc::SourceList "$a/sources.list" Dir::Etc::SourceParts /dev/null \
+			Acquire::Check-Date false Acquire::Check-Valid-Until false Acquire::Languages none APT::Sandbox::User root >"$a/apt.conf"
+	fi
+	APT_CONFIG=$a/apt.conf flock "$a/lock" "$@" </dev/null
+}
+
+# sid_fetch DIRECTORY PACKAGE…: downloads packages of Debian unstable, after sid_apt apt-get update
+sid_fetch() {
+	local dir=$1
+	shift
+	mkdir -p "$dir"
+	(cd "$dir" && sid_apt apt-get -qq download "$@" >&2) || die "download $* from Debian unstable: apt-get failed, see above"
+}
+
+# sid_depends PACKAGE…: the packages and all that they depend on
+sid_depends() {
+	sid_apt apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@" | grep '^[a-z]'
+}
+
+# seccomp_profile: prints the path of Podman's default profile, from Debian unstable
+seccomp_profile() {
+	local d=$HUSK_CACHE/seccomp
+	if [ ! -e "$d/podman.json" ]; then
+		rm -rf "$d" "$d.new"
+		sid_apt apt-get -qq update >&2
+		sid_fetch "$d.new" golang-github-containers-common
+		dpkg-deb --fsys-tarfile "$d.new"/*.deb | tar -xO ./usr/share/containers/seccomp.json >"$d.new/podman.json"
+		rm "$d.new"/*.deb
+		mv "$d.new" "$d"
+	fi
+	echo "$d/podman.json"
+}
+
+# peers: prints the paths of a recent runc and a recent crun, from Debian unstable, with the libraries they want
+peers() {
+	local d=$HUSK_CACHE/peers f
+	if [ ! -x "$d/crun" ]; then
+		need patchelf
+		say "fetching runc and crun"
+		rm -rf "$d" "$d.new"
+		sid_apt apt-get -qq update >&2
+		# shellcheck disable=SC2046
+		sid_fetch "$d.new/deb" $(sid_depends runc crun)
+		for f in "$d.new"/deb/*.deb; do dpkg-deb -x "$f" "$d.new/root"; done
+		mkdir "$d.new/lib"
+		find "$d.new/root/usr/lib/$(uname -m)-linux-gnu" -maxdepth 1 -name '*.so*' -exec cp -L {} "$d.new/lib" \;
+		for f in runc crun; do
+			cp "$(find "$d.new/root" -type f -name $f -perm -1 | head -n1)" "$d.new/$f"
+			# absolute, and inherited by the libraries (force): they must find each other and never the host's
+			patchelf --set-interpreter "$d/lib/$(basename "$(patchelf --print-interpreter "$d.new/$f")")" --force-rpath --set-rpath "$d/lib" "$d.new/$f"
+		done
+		rm -rf "$d.new/deb" "$d.new/root"
+		mv "$d.new" "$d"
+	fi
+	for f in runc crun; do
+		"$d/$f" --version >/dev/null || die "run $d/$f: does not start; remove $d and try again"
+		echo "$d/$f"
+	done
+}

@@ -1,0 +1,162 @@
+//! Facts about the host, read once and passed down; plans are made from them and never look for themselves.
+
+use crate::sys::errno::ENOENT;
+use crate::sys::{self, fs};
+use anyhow::{Context, Result};
+use oci_spec::runtime::Spec;
+use procfs::FromRead;
+use procfs::process::MountInfos;
+use std::path::{Path, PathBuf};
+
+/// Where the cgroup2 hierarchy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupMount {
+    /// "/sys/fs/cgroup", on a hybrid host "/sys/fs/cgroup/unified", or wherever mountinfo has it.
+    pub mountpoint: PathBuf,
+    /// husk's own cgroup ("user.slice/session-1.scope"), for a relative cgroupsPath; None when it was not needed.
+    pub own: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    pub euid: u32,
+    pub egid: u32,
+    /// husk itself runs in a user namespace other than the initial one.
+    pub in_user_namespace: bool,
+    pub cgroup: Option<CgroupMount>,
+}
+
+impl Host {
+    /// Reads what a plan for this config needs, and no more.
+    pub fn probe(spec: &Spec) -> Result<Host> {
+        let euid = sys::process::euid();
+        Ok(Host {
+            euid,
+            egid: sys::process::egid(),
+            in_user_namespace: euid == 0 && in_user_namespace()?,
+            cgroup: cgroup(spec)?,
+        })
+    }
+
+    /// Not root, or root of a user namespace only.
+    pub fn rootless(&self) -> bool {
+        self.euid != 0 || self.in_user_namespace
+    }
+}
+
+/// A kernel without user namespaces has no uid_map.
+fn in_user_namespace() -> Result<bool> {
+    match fs::read_at(fs::CWD, "/proc/self/uid_map") {
+        Ok(map) => Ok(!is_initial_map(&String::from_utf8_lossy(&map))),
+        Err(e) if e.errno() == ENOENT => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The initial user namespace maps every id to itself.
+fn is_initial_map(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+fn cgroup(spec: &Spec) -> Result<Option<CgroupMount>> {
+    let Some(mountpoint) = cgroup_mount()? else {
+        return Ok(None);
+    };
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|l| l.cgroups_path().as_ref());
+    let own = match path {
+        Some(path) if path.is_absolute() => None,
+        _ => own_cgroup(&read("/proc/self/cgroup")?),
+    };
+    Ok(Some(CgroupMount { mountpoint, own }))
+}
+
+/// The two usual places first: mountinfo is long on a host with many containers.
+fn cgroup_mount() -> Result<Option<PathBuf>> {
+    for usual in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        if fs::fs_magic(usual).is_ok_and(|magic| magic == fs::CGROUP2_MAGIC) {
+            return Ok(Some(usual.into()));
+        }
+    }
+    find_cgroup2(&read("/proc/self/mountinfo")?)
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read '{path}'"))
+}
+
+/// The first mount of the whole cgroup2 hierarchy; one of a part of it (a container's bind mount) will not do.
+fn find_cgroup2(mountinfo: &str) -> Result<Option<PathBuf>> {
+    let mounts =
+        MountInfos::from_read(mountinfo.as_bytes()).context("parse '/proc/self/mountinfo'")?;
+    let found = mounts
+        .into_iter()
+        .find(|m| m.fs_type == "cgroup2" && m.root == "/");
+    Ok(found.map(|m| unescape(&m.mount_point)))
+}
+
+/// mountinfo writes white space and backslashes as octal numbers, and procfs leaves them so.
+fn unescape(path: &Path) -> PathBuf {
+    let text = path.to_string_lossy();
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    let plain = escapes
+        .iter()
+        .fold(text.into_owned(), |text, (escape, plain)| {
+            text.replace(escape, plain)
+        });
+    plain.into()
+}
+
+/// The path in the line of cgroup2, "0::/path" (cgroups(7)). None for one that is outside of the cgroup namespace ("/../…").
+fn own_cgroup(cgroups: &str) -> Option<PathBuf> {
+    let path = cgroups.lines().find_map(|l| l.strip_prefix("0::/"))?;
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    let inside = !Path::new(path).components().any(|c| c.as_os_str() == "..");
+    inside.then(|| path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_initial_map_is_told_from_others() {
+        assert!(is_initial_map("         0          0 4294967295\n"));
+        for other in [
+            "         0       1000          1\n",
+            "0 0 4294967294\n",
+            "0 0 1000\n1000 1000 4294966295\n",
+            "",
+        ] {
+            assert!(!is_initial_map(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_own_cgroup_is_the_line_of_cgroup2() {
+        let hybrid = "12:pids:/user.slice\n1:name=systemd:/init.scope\n0::/user.slice/a:b.scope\n";
+        assert_eq!(own_cgroup(hybrid), Some("user.slice/a:b.scope".into()));
+        assert_eq!(own_cgroup("0::/\n"), Some("".into()));
+        assert_eq!(own_cgroup("0::/gone (deleted)\n"), Some("gone".into()));
+        assert_eq!(own_cgroup("0::/../other\n"), None);
+        assert_eq!(own_cgroup("4:memory:/\n"), None);
+    }
+
+    #[test]
+    fn a_mount_of_the_whole_hierarchy_is_found() {
+        let mountinfo = "\
+30 23 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755\n\
+31 30 0:27 /part /mnt/part rw - cgroup2 cgroup2 rw\n\
+32 30 0:27 / /sys/fs/my\\040cgroup rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(
+            find_cgroup2(mountinfo).unwrap(),
+            Some("/sys/fs/my cgroup".into())
+        );
+        assert_eq!(find_cgroup2("").unwrap(), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! The gate of a created container: a listening socket in its state directory, held open by init alone.
+//!
+//! `start` connects, and what follows on the connection is what `run` says on its own channel: `Start`, then either an error or the
+//! end that execve brings. So nothing can be lost: an error after the gate reaches `start`, and a socket that nobody
+//! listens on any more tells that execve has happened, or that init is gone.
+
+use super::sync::Channel;
+use crate::sys::errno::{ECONNREFUSED, ENOENT};
+use crate::sys::{Result, fs, socket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// The socket's name in the state directory.
+pub const NAME: &str = "start.sock";
+
+/// By way of the descriptor: a socket's address holds only 107 bytes.
+fn path(dir: BorrowedFd) -> String {
+    format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd())
+}
+
+pub fn make(dir: BorrowedFd) -> Result<OwnedFd> {
+    socket::listen(path(dir).as_ref())
+}
+
+/// Init's wait: the first connection on which something is said. One that is closed without a word was only a look.
+pub fn wait(listener: &OwnedFd) -> anyhow::Result<Channel> {
+    loop {
+        let channel = Channel::from(socket::accept(listener.as_fd())?);
+        if channel.started()? {
+            return Ok(channel);
+        }
+    }
+}
+
+/// The way to a waiting init; None when nobody waits.
+pub fn connect(dir: BorrowedFd) -> Result<Option<Channel>> {
+    // `start` removes it, and most who ask do so of a running container: a look is ten times cheaper than a socket
+    match fs::lstatat(dir, NAME) {
+        Err(e) if e.errno() == ENOENT => return Ok(None),
+        there => there?,
+    };
+    match socket::connect(path(dir).as_ref(), socket::Kind::Packets) {
+        Ok(fd) => Ok(Some(Channel::from(fd))),
+        Err(e) if e.errno() == ENOENT || e.errno() == ECONNREFUSED => Ok(None),
+        Err(e) => Err(e),
+    }
+}

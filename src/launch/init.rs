@@ -1,0 +1,364 @@
+//! The child's list: what the container's init does, from its first instruction to execve.
+//!
+//! The numbers are those of the parent's list in [`super`].
+
+use super::gate;
+use super::hop;
+use super::sync::{Channel, Msg};
+use crate::apply::{
+    self, console, devices, hooks, mounts, paths, process as attributes, rootfs, seccomp, sysctl,
+    users,
+};
+use crate::cgroup::CgroupDir;
+use crate::plan::Plan;
+use crate::plan::namespaces::{Join, Kind};
+use crate::plan::process::Process;
+use crate::root::Root;
+use crate::state::{State, Status};
+use crate::sys::process::Vector;
+use crate::sys::{fs, process, socket};
+use crate::{log, plan};
+use anyhow::{Context, Result, anyhow, bail};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Where the ready process waits for its start, and where an error goes from then on.
+pub enum Gate {
+    /// `create`: a socket in the state directory; husk itself is gone by then.
+    Socket(OwnedFd),
+    /// `run`: the channel, since husk waits.
+    Channel,
+}
+
+/// What init knows besides the plan.
+pub struct Init<'a> {
+    pub plan: &'a Plan,
+    /// For the hooks; the pid is not in it.
+    pub state: &'a State,
+    /// Namespaces that are for init to join.
+    pub join: &'a [&'a Join],
+    pub parent: Channel,
+    pub gate: Gate,
+    /// Connected; takes the terminal's master. Without it the parent does.
+    pub console: Option<OwnedFd>,
+    /// The container's cgroup on the host, if it has one: init was cloned into it.
+    pub cgroup: Option<&'a CgroupDir>,
+    pub preserve_fds: u32,
+}
+
+/// Runs the list. Returns only when init must leave; every error has been reported by then.
+pub fn main(init: Init) {
+    let prepared = match prepare(&init) {
+        Ok(prepared) => prepared,
+        Err(e) => {
+            _ = init.parent.send(&Msg::Error(format!("{e:#}")));
+            return;
+        }
+    };
+    // 11: the gate
+    let waited = match &init.gate {
+        Gate::Socket(listener) => {
+            // husk is about to leave; pid 1 of a namespace ignores every signal that it has no handler for
+            process::exit_on_end_signals();
+            log::close();
+            process::block_signals(false)
+                .map_err(Into::into)
+                .and_then(|()| gate::wait(listener))
+                .map(Some)
+        }
+        Gate::Channel => init.parent.started().and_then(|yes| {
+            if yes {
+                Ok(None)
+            } else {
+                bail!("husk's parent process is gone")
+            }
+        }),
+    };
+    let Ok(starter) = waited else { return };
+    let Err(e) = start(&init, prepared);
+    starter.as_ref().unwrap_or(&init.parent).last_words(&e);
+}
+
+/// Up to and with `Ready`.
+fn prepare(init: &Init) -> Result<Option<Prepared>> {
+    let plan = init.plan;
+    close_all_but(init)?;
+    // 5: the parent writes limits and id maps
+    let sources = init.parent.recv_go(mounts::count_for_child(plan))?;
+    process::set_dumpable(false)?;
+    // 6: namespaces
+    log::debug("step 6: init: entering namespaces");
+    process::setsid()?;
+    hop::enter(&plan.namespaces, init.join, init.cgroup.is_some())?;
+    if let Some(maps) = &plan.users {
+        users::check_claim(maps)?;
+    }
+    if plan.new_keyring {
+        attributes::join_keyring(&init.state.id, !plan.namespaces.is_host(Kind::User))?;
+    }
+    if plan.namespaces.is_new(Kind::Network) {
+        socket::loopback_up().context("bring up the loopback interface")?;
+    }
+    names(plan)?;
+    // 7: the root file system, every mount by its descriptor
+    log::debug("step 7: init: making the root file system and mounts");
+    let root = rootfs::prepare(plan)?;
+    let map = |index, tree| init.parent.ask(Msg::Map(index, tree));
+    let mounted = mounts::mount_all(&root, plan, sources, init.cgroup, &map)?;
+    devices::make(&root, &plan.devices)?;
+    let terminal = plan
+        .process
+        .as_ref()
+        .filter(|p| p.terminal)
+        .map(|p| terminal(&root, p, init))
+        .transpose()?;
+    // 8: hooks of the runtime's namespaces, then those of the container's that still see the host's files
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        init.parent.ask(Msg::Hooks)?;
+    }
+    fs::fchdir(root.fd.as_fd())?;
+    run_hooks(
+        init,
+        "createContainer",
+        &plan.hooks.create_container,
+        Status::Creating,
+        None,
+    )?;
+    // 9: in the root
+    log::debug("step 9: init: entering the root");
+    if let Some(p) = &plan.process {
+        working_directory(&root, p)?;
+    }
+    mounted.make_read_only()?;
+    sysctl::write(mounted.proc.as_ref(), &plan.sysctl)?;
+    paths::mask(&root, &plan.masked)?;
+    paths::make_readonly(&root, &plan.readonly)?;
+    rootfs::enter(&root, &plan.rootfs)?;
+    rootfs::finish(&root, &plan.rootfs)?;
+    drop((root, mounted));
+    // 10: the process
+    log::debug("step 10: init: becoming the process");
+    let mut prepared = match &plan.process {
+        Some(p) => Some(become_process(
+            p,
+            terminal,
+            plan.users.as_ref(),
+            plan.seccomp.as_ref(),
+            &init.parent,
+        )?),
+        None => None,
+    };
+    let listener = match &mut prepared {
+        Some(prepared) => prepared.listen()?,
+        None => None,
+    };
+    init.parent.send(&Msg::Ready(listener))?;
+    Ok(prepared)
+}
+
+/// From the gate to execve.
+fn start(init: &Init, prepared: Option<Prepared>) -> Result<std::convert::Infallible> {
+    let mut prepared = prepared.ok_or_else(|| {
+        anyhow!("process: missing in config.json; a container needs one to be started")
+    })?;
+    if !init.plan.hooks.start_container.is_empty() {
+        // as with runc, the filter is for them too
+        prepared.filter.load()?;
+    }
+    run_hooks(
+        init,
+        "startContainer",
+        &init.plan.hooks.start_container,
+        Status::Created,
+        Some(&prepared.env),
+    )?;
+    // 12: execve
+    execute(prepared, init.preserve_fds)
+}
+
+/// Closes what the parent has open: its lock on the state directory, the cgroup, and whatever husk's caller let it inherit.
+fn close_all_but(init: &Init) -> Result<()> {
+    let gate = match &init.gate {
+        Gate::Socket(listener) => Some(listener.as_raw_fd()),
+        Gate::Channel => None,
+    };
+    let keep = [
+        Some(init.parent.as_fd().as_raw_fd()),
+        gate,
+        init.console.as_ref().map(AsRawFd::as_raw_fd),
+        log::raw_fd(),
+    ];
+    process::close_all_but(3 + init.preserve_fds as i32, keep.into_iter().flatten())
+        .context("close inherited descriptors")
+}
+
+fn names(plan: &Plan) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        process::sethostname(name).context("hostname")?;
+    }
+    if let Some(name) = &plan.domainname {
+        process::setdomainname(name).context("domainname")?;
+    }
+    Ok(())
+}
+
+fn run_hooks(
+    init: &Init,
+    kind: &str,
+    list: &[plan::hooks::Hook],
+    status: Status,
+    env: Option<&[CString]>,
+) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    // the pid as the container sees it
+    hooks::run(
+        kind,
+        list,
+        &init.state.for_hooks(status, process::pid()),
+        None,
+        env,
+    )
+}
+
+/// Opens the container's terminal and hands its master out; returns the slave.
+fn terminal(root: &Root, p: &Process, init: &Init) -> Result<OwnedFd> {
+    let (master, slave) = console::open(root, p.uid)?;
+    console::bind(root, slave.as_fd())?;
+    if let Some((rows, columns)) = p.console_size {
+        console::resize(master.as_fd(), rows, columns)?;
+    }
+    hand_out(master, init.console.as_ref(), &init.parent)?;
+    Ok(slave)
+}
+
+/// Gives the master to the console socket or, without one, to the parent.
+pub fn hand_out(master: OwnedFd, console: Option<&OwnedFd>, parent: &Channel) -> Result<()> {
+    match console {
+        Some(socket) => socket::send(socket.as_fd(), console::NAME.as_bytes(), &[master.as_fd()])
+            .context("send the terminal to the console socket")?,
+        None => parent.send(&Msg::Console(master))?,
+    }
+    Ok(())
+}
+
+/// Makes the working directory when it is missing, while the root can still be written.
+fn working_directory(root: &Root, p: &Process) -> Result<()> {
+    let cwd = Path::new(std::ffi::OsStr::from_bytes(p.cwd.to_bytes()));
+    if root.open(cwd).is_err() {
+        root.mkdir_all(cwd, 0o755)
+            .with_context(|| format!("process.cwd: make '{}'", cwd.display()))?;
+    }
+    Ok(())
+}
+
+/// A process with nothing left to do but execve.
+pub struct Prepared {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+    filter: Filter,
+}
+
+impl Prepared {
+    /// Loads a filter that has a listener, early: the parent must still be there to hand it to the agent.
+    pub fn listen(&mut self) -> Result<Option<OwnedFd>> {
+        match &self.filter.ready {
+            Some(ready) if ready.listens => self.filter.load(),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A filter that is loaded once.
+struct Filter {
+    ready: Option<seccomp::Ready>,
+    no_new_privileges: bool,
+}
+
+impl Filter {
+    fn load(&mut self) -> Result<Option<OwnedFd>> {
+        match self.ready.take() {
+            Some(ready) => seccomp::load(&ready, self.no_new_privileges),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Becomes the process that the plan describes: terminal, ids, capabilities, working directory, executable. Shared by init and `exec`.
+pub fn become_process(
+    p: &Process,
+    terminal: Option<OwnedFd>,
+    users: Option<&plan::users::IdMaps>,
+    filter: Option<&plan::seccomp::Filter>,
+    parent: &Channel,
+) -> Result<Prepared> {
+    match terminal {
+        Some(slave) => console::attach(slave.as_fd())?,
+        None => apply::process::own_stdio(p.uid)?,
+    }
+    if let Some(persona) = p.personality {
+        process::personality(persona).context("linux.personality")?;
+    }
+    let granted = attributes::bound(p)?;
+    if granted.missing != 0 {
+        log::warn(format_args!(
+            "process.capabilities: {} cannot be given: husk does not have them itself",
+            attributes::names(granted.missing)
+        ));
+    }
+    // as root first, since the user may have no right to walk there; as the user, where root of a user namespace has none
+    let inside = attributes::working_directory(&p.cwd);
+    let env = attributes::environment(p)?;
+    // 10: as late as can be, so that a small limit does not hinder the set-up
+    match users {
+        Some(_) if !p.rlimits.is_empty() => parent.ask(Msg::Limits)?,
+        _ => attributes::rlimits(0, p)?,
+    }
+    attributes::user(p, users.is_some_and(|m| m.deny_setgroups))?;
+    if let Some(filter) = filter {
+        log::debug(format_args!("seccomp filter flags: {}", filter.flags)); // runc's words, which its tests look for
+    }
+    let kept = match filter {
+        Some(_) if !p.no_new_privileges => seccomp::CAP_SYS_ADMIN,
+        _ => 0,
+    };
+    attributes::capabilities(&granted, kept)?;
+    if inside.is_err() {
+        attributes::working_directory(&p.cwd)?;
+    }
+    if p.no_new_privileges {
+        process::set_no_new_privs()?;
+    }
+    let path = attributes::executable(p, &env)?;
+    Ok(Prepared {
+        path,
+        args: p.args.clone(),
+        env,
+        filter: Filter {
+            ready: filter.map(seccomp::ready),
+            no_new_privileges: p.no_new_privileges,
+        },
+    })
+}
+
+/// execve, with nothing open but the first three descriptors and those that were asked for. Returns only the error.
+///
+/// The filter is loaded as late as can be: after it there is only execve, and what reports that execve failed, a write and an exit. (What
+/// startContainer hooks and a listener need is more: they come before.)
+pub fn execute(mut prepared: Prepared, preserve_fds: u32) -> Result<std::convert::Infallible> {
+    // the error's way out is among what is closed: by execve itself
+    process::close_from(3, true).context("mark descriptors close-on-exec")?;
+    for fd in 3..3 + preserve_fds as i32 {
+        process::keep_on_exec(fd)?;
+    }
+    process::default_sigpipe();
+    process::block_signals(false)?;
+    let (args, env) = (Vector::new(&prepared.args), Vector::new(&prepared.env));
+    prepared.filter.load()?;
+    let e = process::execve(&prepared.path, &args, &env);
+    Err(e.into())
+}

@@ -1,0 +1,349 @@
+//! The only two ordered lists in the program: the parent's, here, and the container init's, in [`init`]. They take no
+//! decisions: those are in the plan. The step numbers stand in both.
+//!
+//! ```text
+//!     parent                                       child
+//!  1  id claimed, config read, plan made (cmd)
+//!  2  cgroup made
+//!  3  gate made
+//!  4  clone, straight into the cgroup              waits for Go
+//!  5  state saved, limits, id maps         ── Go →
+//!  6                                               namespaces joined, names, loopback
+//!  7  device program loaded meanwhile              root file system, mounts, devices, terminal
+//!                                         ← Map ── (a source within a user namespace's root is to be id-mapped)
+//!     ids mapped                         ── Done →
+//!  8                                    ← Hooks ── (if there are any)
+//!     prestart, createRuntime hooks      ── Done → createContainer hooks
+//!  9                                               sysctl, masks, pivot_root
+//! 10                                   ← Limits ── (in a user namespace)
+//!     rlimits                            ── Done → rlimits, user, capabilities, executable found
+//!     scheduler, affinity               ← Ready ── waits at the gate
+//!     state complete, pid file (cmd)
+//! 11  start                              ── gate → startContainer hooks
+//! 12  end of the channel = execve worked           filter, execve
+//! ```
+//!
+//! `exec` has the same tail: see [`exec`].
+
+pub mod exec;
+pub mod gate;
+pub mod hop;
+pub mod init;
+pub mod sync;
+
+use crate::apply::{hooks, mounts, process as attributes, seccomp, sysctl, users};
+use crate::cgroup::{self, Prepared};
+use crate::host::Host;
+use crate::log;
+use crate::plan::Plan;
+use crate::plan::process::Process;
+use crate::plan::seccomp::Filter;
+use crate::seal;
+use crate::state::{State, Status};
+use crate::sys::{process, socket};
+use anyhow::{Context, Error, Result, anyhow};
+use init::{Gate, Init};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use sync::{Channel, Msg};
+
+/// What `create` and `run` ask for.
+pub struct Request<'a> {
+    pub plan: &'a Plan,
+    pub host: &'a Host,
+    /// For the hooks; the pid is not in it yet.
+    pub state: &'a State,
+    /// The state directory, for the gate of `create`; `run` stays and needs none.
+    pub gate_in: Option<BorrowedFd<'a>>,
+    pub console_socket: Option<&'a Path>,
+    pub pidfd_socket: Option<&'a Path>,
+    pub preserve_fds: u32,
+}
+
+/// A container that is ready to be started.
+pub struct Container {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub cgroup: Option<Prepared>,
+    /// The terminal's master, when nobody else took it.
+    pub master: Option<OwnedFd>,
+    channel: Channel,
+}
+
+/// What state.json must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is a process with this pid, in a cgroup of its own or not; a killed husk leaves something to delete from now on.
+    Begun {
+        pid: i32,
+        in_cgroup: bool,
+    },
+    Ready,
+}
+
+/// The parent's list up to `Ready`. `record` keeps the state.
+///
+/// On failure nothing is left but what the caller made.
+pub fn create(
+    request: &Request,
+    mut record: impl FnMut(Progress) -> Result<()>,
+) -> Result<Container> {
+    let plan = request.plan;
+    let console = request
+        .console_socket
+        .map(|p| socket::connect(p, socket::Kind::Stream))
+        .transpose()
+        .context("--console-socket")?;
+    let pidfd_socket = request
+        .pidfd_socket
+        .map(|p| socket::connect(p, socket::Kind::Stream))
+        .transpose()
+        .context("--pidfd-socket")?;
+    sysctl::refuse_hosts(&plan.sysctl, &plan.namespaces)?;
+    // 2
+    log::debug("step 2: making the cgroup");
+    let cgroup = cgroup::prepare(request.host, &plan.cgroup)?;
+    let mut undo = Undo {
+        cgroup,
+        child: None,
+    };
+    let made = (|| {
+        // 3
+        log::debug("step 3: making the gate");
+        let gate = match request.gate_in {
+            Some(dir) => Gate::Socket(gate::make(dir)?),
+            None => Gate::Channel,
+        };
+        // 4
+        log::debug("step 4: cloning init");
+        let (ours, theirs) = Channel::pair()?;
+        let mut ours = Some(ours);
+        let cgroup = undo.cgroup.as_ref();
+        let spawned = hop::spawn(
+            &plan.namespaces,
+            cgroup.map(|c| c.dir.fd()),
+            |pid| first_words(pid, plan),
+            |join| {
+                drop(ours.take());
+                let cgroup = cgroup.map(|c| &c.dir);
+                let Request {
+                    state,
+                    preserve_fds,
+                    ..
+                } = *request;
+                init::main(Init {
+                    plan,
+                    state,
+                    join,
+                    parent: theirs,
+                    gate,
+                    console,
+                    cgroup,
+                    preserve_fds,
+                });
+            },
+        )?;
+        let ours = ours.expect("only the child takes it");
+        let pid = spawned.pid;
+        undo.child = Some(pid);
+        // 5
+        log::debug("step 5: writing limits and id maps");
+        record(Progress::Begun {
+            pid,
+            in_cgroup: cgroup.is_some(),
+        })?;
+        if let Some(c) = cgroup {
+            c.limit(&plan.cgroup)?;
+        }
+        if let Some(socket) = pidfd_socket {
+            socket::send(socket.as_fd(), b"pidfd", &[spawned.pidfd.as_fd()])
+                .context("send the pidfd to the pidfd socket")?;
+        }
+        ours.send(&Msg::Go(mounts::open_for_child(plan, pid)?))?;
+        // 7
+        log::debug("step 7: loading the device program");
+        if let Some(c) = cgroup {
+            c.devices(&plan.cgroup)?;
+        }
+        seal::release();
+        // 8 to 10
+        log::debug("step 8: waiting until init is ready");
+        let run_hooks = || {
+            let json = request.state.for_hooks(Status::Creating, pid);
+            let run =
+                |kind, hooks| hooks::run(kind, hooks, &json, Some(&request.state.bundle), None);
+            run("prestart", &plan.hooks.prestart)?;
+            run("createRuntime", &plan.hooks.create_runtime)
+        };
+        let (master, listener) =
+            until_ready(&ours, pid, plan.process.as_ref(), |request| match request {
+                Msg::Hooks => run_hooks(),
+                Msg::Map(index, tree) => mounts::map_for_child(plan, *index, tree.as_fd(), pid),
+                other => Err(unexpected(other)),
+            })?;
+        let container = || request.state.for_hooks(Status::Creating, pid);
+        hand_over(plan.seccomp.as_ref(), listener, pid, container)?;
+        if let Some(p) = &plan.process {
+            attributes::from_outside(pid, p, None)?;
+        }
+        record(Progress::Ready)?;
+        Ok((spawned, ours, master))
+    })();
+    match made {
+        Ok((spawned, channel, master)) => Ok(Container {
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            cgroup: undo.cgroup.take(),
+            master,
+            channel,
+        }),
+        Err(e) => Err(undo.after(e)),
+    }
+}
+
+impl Container {
+    /// Passes the gate of `run` and waits until execve has happened.
+    pub fn start(&self) -> Result<()> {
+        pass(&self.channel)
+    }
+
+    /// Ends what [`create`] made, after an error in a later step.
+    pub fn undo(self, e: Error) -> Error {
+        Undo {
+            cgroup: self.cgroup,
+            child: Some(self.pid),
+        }
+        .after(e)
+    }
+}
+
+/// Sends `Start` and waits for the end of the channel, which execve brings; anything else on it is the error.
+pub fn pass(channel: &Channel) -> Result<()> {
+    channel.send(&Msg::Start)?;
+    match channel.recv()? {
+        None => Ok(()),
+        Some(Msg::Error(text)) => Err(LastWords(text).into()),
+        Some(other) => Err(unexpected(&other)),
+    }
+}
+
+/// What kept a started process from running its program, in its own words.
+#[derive(Debug)]
+pub struct LastWords(String);
+
+impl std::error::Error for LastWords {}
+
+impl std::fmt::Display for LastWords {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn unexpected(msg: &Msg) -> Error {
+    anyhow!("unexpected {msg:?} from the container's process")
+}
+
+/// What must be written before the first process of the container leaves the host's user namespace.
+fn first_words(pid: i32, plan: &Plan) -> Result<()> {
+    if let Some(p) = &plan.process {
+        attributes::oom_score_adj(pid, p)?;
+    }
+    match &plan.users {
+        Some(maps) if plan.namespaces.is_new(crate::plan::namespaces::Kind::User) => {
+            users::map(pid, maps)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives the listener of the process `pid` to the agent, with the container's state as JSON.
+fn hand_over(
+    filter: Option<&Filter>,
+    fd: Option<OwnedFd>,
+    pid: i32,
+    container: impl Fn() -> Vec<u8>,
+) -> Result<()> {
+    let listener = filter.and_then(|f| f.listener.as_ref());
+    match (listener, fd) {
+        (Some(to), Some(fd)) => seccomp::send_listener(to, fd.as_fd(), pid, &container()),
+        _ => Ok(()),
+    }
+}
+
+/// Serves the child until it is ready; returns the terminal's master and the listener of its filter if it sent them. `answer` does what only `create` can be
+/// asked for.
+fn until_ready(
+    channel: &Channel,
+    pid: i32,
+    process: Option<&Process>,
+    answer: impl Fn(&Msg) -> Result<()>,
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    let mut master = None;
+    loop {
+        match channel.recv()? {
+            Some(Msg::Limits) => {
+                process.map_or(Ok(()), |p| attributes::rlimits(pid, p))?;
+                channel.send(&Msg::Done)?;
+            }
+            Some(Msg::Console(fd)) => master = Some(fd),
+            Some(Msg::Ready(listener)) => return Ok((master, listener)),
+            Some(Msg::Error(text)) => return Err(anyhow!(text)),
+            Some(request) => {
+                answer(&request)?;
+                channel.send(&Msg::Done)?;
+            }
+            None => return Err(Silent.into()),
+        }
+    }
+}
+
+/// The child ended without a word; how is only known once it is reaped.
+#[derive(Debug)]
+struct Silent;
+
+impl std::error::Error for Silent {}
+
+impl std::fmt::Display for Silent {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "the container's process ended during its set-up")
+    }
+}
+
+/// What [`create`] has made so far, to be unmade in reverse.
+struct Undo {
+    cgroup: Option<Prepared>,
+    child: Option<i32>,
+}
+
+impl Undo {
+    /// The first error is the one reported; what goes wrong here is appended.
+    fn after(self, mut e: Error) -> Error {
+        if let Some(pid) = self.child {
+            // reads how it ended before killing it: a silent child is dead already
+            let silent = e.is::<Silent>();
+            if !silent {
+                _ = process::kill(pid, 9);
+            }
+            match process::wait(pid) {
+                Ok(end) if silent => e = explain(end, self.cgroup.as_ref()),
+                Ok(_) => {}
+                Err(wait) => e = anyhow!("{e:#}; then {wait}"),
+            }
+        }
+        if let Some(Err(undo)) = self.cgroup.map(Prepared::undo) {
+            e = anyhow!("{e:#}; then {undo:#}");
+        }
+        e
+    }
+}
+
+/// Says why a child died that could not say so itself.
+fn explain(end: process::End, cgroup: Option<&Prepared>) -> Error {
+    let oom = cgroup.is_some_and(|c| c.dir.oom_kills().is_ok_and(|n| n > 0));
+    let why = if oom {
+        ": out of memory within linux.resources.memory.limit; raise it"
+    } else {
+        ""
+    };
+    anyhow!("{Silent}: it {end}{why}")
+}

@@ -1,0 +1,151 @@
+//! The six kinds of hooks.
+
+use super::Violations;
+use oci_spec::runtime::{self as oci, Spec};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Kept in state.json for those that later commands run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    pub path: PathBuf,
+    /// `args[0]` included; the path where the config has none.
+    pub args: Vec<String>,
+    /// "KEY=VALUE"; None gives husk's own environment, as with runc (startContainer: the container's).
+    pub env: Option<Vec<String>>,
+    /// Seconds.
+    pub timeout: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    pub start_container: Vec<Hook>,
+    pub poststart: Vec<Hook>,
+    pub poststop: Vec<Hook>,
+}
+
+/// The hooks of a config.
+pub fn plan(spec: &Spec, v: &mut Violations) -> Hooks {
+    let Some(hooks) = spec.hooks() else {
+        return Hooks::default();
+    };
+    #[allow(deprecated)] // the spec still wants prestart hooks run
+    let prestart = hooks.prestart();
+    Hooks {
+        prestart: list(prestart, "prestart", v),
+        create_runtime: list(hooks.create_runtime(), "createRuntime", v),
+        create_container: list(hooks.create_container(), "createContainer", v),
+        start_container: list(hooks.start_container(), "startContainer", v),
+        poststart: list(hooks.poststart(), "poststart", v),
+        poststop: list(hooks.poststop(), "poststop", v),
+    }
+}
+
+fn list(hooks: &Option<Vec<oci::Hook>>, kind: &str, v: &mut Violations) -> Vec<Hook> {
+    let hooks = hooks.iter().flatten().enumerate();
+    hooks
+        .map(|(i, hook)| one(hook, &format!("hooks.{kind}[{i}]"), v))
+        .collect()
+}
+
+fn one(hook: &oci::Hook, at: &str, v: &mut Violations) -> Hook {
+    let path = hook.path();
+    if !path.is_absolute() {
+        v.add(
+            format!("{at}.path"),
+            format!("'{}' is not an absolute path", path.display()),
+        );
+    }
+    v.cstring(&format!("{at}.path"), path);
+    let args = hook.args().clone().filter(|a| !a.is_empty());
+    let args = args.unwrap_or_else(|| vec![path.to_string_lossy().into_owned()]);
+    let env = hook.env().clone();
+    for (field, list) in [("args", Some(&args)), ("env", env.as_ref())] {
+        for (i, text) in list.into_iter().flatten().enumerate() {
+            v.cstring(&format!("{at}.{field}[{i}]"), text);
+        }
+    }
+    Hook {
+        path: path.clone(),
+        args,
+        env,
+        timeout: hook
+            .timeout()
+            .map(|t| timeout(t, &format!("{at}.timeout"), v)),
+    }
+}
+
+fn timeout(seconds: i64, at: &str, v: &mut Violations) -> u32 {
+    match u32::try_from(seconds) {
+        Ok(seconds) if seconds > 0 => seconds,
+        _ => {
+            v.add(
+                at,
+                format!("{seconds} is not a number of seconds above 0; remove it for no limit"),
+            );
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::violations::testing::*;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn six_kinds_in_order() {
+        let spec = spec(json!({"hooks": {
+            "prestart": [{"path": "/a"}],
+            "createRuntime": [{"path": "/b", "args": [], "env": ["K=V"]}, {"path": "/c", "args": ["x", "y"]}],
+            "createContainer": [{"path": "/d"}],
+            "startContainer": [{"path": "/e"}],
+            "poststart": [{"path": "/f", "timeout": 5}],
+            "poststop": [{"path": "/g"}],
+        }}));
+        let hooks = good(|v| plan(&spec, v));
+        let hook = |path: &str, args: &[&str]| Hook {
+            path: path.into(),
+            args: args.iter().map(|a| a.to_string()).collect(),
+            env: None,
+            timeout: None,
+        };
+        assert_eq!(hooks.prestart, [hook("/a", &["/a"])]);
+        let mut first = hook("/b", &["/b"]);
+        first.env = Some(vec!["K=V".to_string()]);
+        assert_eq!(hooks.create_runtime, [first, hook("/c", &["x", "y"])]);
+        assert_eq!(hooks.create_container, [hook("/d", &["/d"])]);
+        assert_eq!(hooks.start_container, [hook("/e", &["/e"])]);
+        assert_eq!(hooks.poststart[0].timeout, Some(5));
+        assert_eq!(hooks.poststop, [hook("/g", &["/g"])]);
+    }
+
+    #[test]
+    fn bad_hooks_are_refused() {
+        for (hook, fault) in [
+            (
+                json!({"path": "bin/x"}),
+                "hooks.poststop[0].path: 'bin/x' is not an absolute path",
+            ),
+            (
+                json!({"path": "/x", "timeout": 0}),
+                "hooks.poststop[0].timeout: 0 is not a number of seconds above 0; remove it for no limit",
+            ),
+            (
+                json!({"path": "/x", "timeout": -1}),
+                "hooks.poststop[0].timeout: -1 is not a number of seconds above 0; remove it for no limit",
+            ),
+            (
+                json!({"path": "/x", "args": ["x", "\u{0}"]}),
+                "hooks.poststop[0].args[1]: holds a NUL character; remove it",
+            ),
+        ] {
+            let spec = spec(json!({"hooks": {"poststop": [hook]}}));
+            assert_eq!(faults(|v| plan(&spec, v)), fault);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Unix sockets: the pair between a parent and a container's init, and descriptors sent over a named one.
+
+use super::{Result, check, lift};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+/// The kernel's limit on descriptors in one message (`SCM_MAX_FD`).
+pub const MAX_FDS: usize = 253;
+
+/// A connected pair of SEQPACKET sockets: message borders are kept, and the end of the peer is an empty read.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    lift(
+        nix::sys::socket::socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        ),
+        || "socketpair".into(),
+    )
+}
+
+/// What a named socket carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Stream,
+    Packets,
+}
+
+fn unix_socket(kind: Kind) -> nix::Result<OwnedFd> {
+    let kind = match kind {
+        Kind::Stream => SockType::Stream,
+        Kind::Packets => SockType::SeqPacket,
+    };
+    nix::sys::socket::socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// Connects to a path.
+pub fn connect(path: &Path, kind: Kind) -> Result<OwnedFd> {
+    let call = || format!("connect to '{}'", path.display());
+    let fd = lift(unix_socket(kind), call)?;
+    let addr = lift(UnixAddr::new(path), call)?;
+    lift(nix::sys::socket::connect(fd.as_raw_fd(), &addr), call)?;
+    Ok(fd)
+}
+
+/// Connects to a stream socket in the abstract namespace.
+pub fn connect_abstract(name: &str) -> Result<OwnedFd> {
+    let call = || format!("connect to '@{name}'");
+    let fd = lift(unix_socket(Kind::Stream), call)?;
+    let addr = lift(UnixAddr::new_abstract(name.as_bytes()), call)?;
+    lift(nix::sys::socket::connect(fd.as_raw_fd(), &addr), call)?;
+    Ok(fd)
+}
+
+/// Makes a listening socket of packets at a path.
+pub fn listen(path: &Path) -> Result<OwnedFd> {
+    let call = || format!("listen on '{}'", path.display());
+    let fd = lift(unix_socket(Kind::Packets), call)?;
+    let addr = lift(UnixAddr::new(path), call)?;
+    lift(nix::sys::socket::bind(fd.as_raw_fd(), &addr), call)?;
+    lift(
+        nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::MAXCONN),
+        call,
+    )?;
+    Ok(fd)
+}
+
+/// Waits for a connection.
+pub fn accept(listener: BorrowedFd) -> Result<OwnedFd> {
+    loop {
+        match nix::sys::socket::accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            // SAFETY: the kernel has just made this descriptor, so nothing else owns it.
+            r => return lift(r, || "accept".into()).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
+    }
+}
+
+/// Sends one message with descriptors; a peer that is gone is `EPIPE`, never a signal.
+pub fn send(fd: BorrowedFd, data: &[u8], fds: &[BorrowedFd]) -> Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let control = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() {
+        &[][..]
+    } else {
+        &control[..]
+    };
+    loop {
+        match nix::sys::socket::sendmsg::<()>(
+            fd.as_raw_fd(),
+            &[IoSlice::new(data)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            r => return lift(r, || "sendmsg".into()).map(drop),
+        }
+    }
+}
+
+/// Waits for a message and gives its size; 0 is the peer's end.
+pub fn wait(fd: BorrowedFd) -> Result<usize> {
+    loop {
+        let flags = libc::MSG_PEEK | libc::MSG_TRUNC;
+        // SAFETY: a buffer of no bytes; with MSG_TRUNC the kernel tells the whole size.
+        let n = unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), 0, flags) };
+        match check(n as libc::c_long, || "recv".into()) {
+            Err(e) if e.errno() == libc::EINTR => continue,
+            // the peer was killed before it had read all that was sent to it
+            Err(e) if e.errno() == libc::ECONNRESET => return Ok(0),
+            n => return n.map(|n| n as usize),
+        }
+    }
+}
+
+/// Receives one message into `buf` with at most [`MAX_FDS`] descriptors; 0 bytes is the peer's end.
+pub fn recv(fd: BorrowedFd, buf: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+    loop {
+        let mut iov = [IoSliceMut::new(buf)];
+        let msg = match nix::sys::socket::recvmsg::<()>(
+            fd.as_raw_fd(),
+            &mut iov,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        ) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            // the peer was killed before it had read all that was sent to it
+            Err(nix::errno::Errno::ECONNRESET) => return Ok((0, Vec::new())),
+            r => lift(r, || "recvmsg".into())?,
+        };
+        let mut fds = Vec::new();
+        for c in lift(msg.cmsgs(), || "recvmsg: control data".into())? {
+            if let ControlMessageOwned::ScmRights(raw) = c {
+                // SAFETY: the kernel has just made these descriptors for this process, so nothing else owns them.
+                fds.extend(
+                    raw.into_iter()
+                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                );
+            }
+        }
+        return Ok((msg.bytes, fds));
+    }
+}
+
+/// Brings the loopback interface of the present network namespace up.
+pub fn loopback_up() -> Result<()> {
+    let fd = lift(
+        nix::sys::socket::socket(
+            AddressFamily::Inet,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        ),
+        || "socket".into(),
+    )?;
+    // SAFETY: struct ifreq is plain data, for which zeroes are a value.
+    let mut req: libc::ifreq = unsafe { std::mem::zeroed() };
+    req.ifr_name[0] = b'l' as libc::c_char;
+    req.ifr_name[1] = b'o' as libc::c_char;
+    req.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is a whole struct ifreq with a terminated name.
+    check(
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as _, &req) } as libc::c_long,
+        || "ioctl SIOCSIFFLAGS 'lo'".into(),
+    )
+    .map(drop)
+}

@@ -1,0 +1,73 @@
+//! Integration tests: real containers, as root, on a Linux with cgroup v2.
+//!
+//! This one binary is three programs. As `cargo test` starts it, it runs the tests ([`support::runner`]), each in a process
+//! of its own, which is this binary again. And bind-mounted or linked into a container as `payload` it is what runs in there
+//! ([`payload`]), which is why it must be static: `cargo test --target x86_64-unknown-linux-musl --test integration`.
+//!
+//! | Variable | |
+//! |---|---|
+//! | `HUSK_TEST_RUNTIME` | the runtime to test instead of husk, such as /usr/sbin/runc: what it fails too, the test has wrong |
+//! | `HUSK_REQUIRE=1` | what a test needs and does not find makes it fail instead of skip |
+//! | `HUSK_REQUIRE_EXCEPT` | names of needs that may be missing nevertheless: `hugetlb,sys_resource` |
+//! | `HUSK_TEST_DISK` | a writable directory on a block device of its own, for limits of io |
+//! | `HUSK_TEST_TIMEOUT` | seconds that one test may take, 60 if not given |
+//! | `HUSK_TEST_KEEP=1` | leaves the directories of the tests for a look |
+
+mod payload;
+mod support;
+
+mod cgroup;
+mod devices;
+mod errors;
+mod exec;
+mod hooks;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod output;
+mod process;
+mod rootfs;
+mod rootless;
+mod seccomp;
+mod security;
+mod terminal;
+mod update;
+
+use support::runner::{self, Test};
+
+fn tests() -> Vec<Test> {
+    let mut all = Vec::new();
+    for (area, tests) in [
+        ("lifecycle", lifecycle::TESTS),
+        ("process", process::TESTS),
+        ("namespaces", namespaces::TESTS),
+        ("rootfs", rootfs::TESTS),
+        ("mounts", mounts::TESTS),
+        ("devices", devices::TESTS),
+        ("exec", exec::TESTS),
+        ("terminal", terminal::TESTS),
+        ("hooks", hooks::TESTS),
+        ("cgroup", cgroup::TESTS),
+        ("update", update::TESTS),
+        ("seccomp", seccomp::TESTS),
+        ("security", security::TESTS),
+        ("rootless", rootless::TESTS),
+        ("errors", errors::TESTS),
+        ("output", output::TESTS),
+    ] {
+        all.extend(tests.iter().map(|&(name, run)| Test::new(area, name, run)));
+    }
+    all
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let called = args[0].rsplit('/').next();
+    if called == Some("payload") {
+        std::process::exit(payload::main(&args[1..]));
+    }
+    if args.get(1).map(String::as_str) == Some("payload") {
+        std::process::exit(payload::main(&args[2..]));
+    }
+    runner::main(tests())
+}

@@ -1,0 +1,150 @@
+//! What a test needs of the host and of the runtime, and what happens when it is not there.
+
+use super::process::{Cmd, Output, runtime};
+use super::runner::Skip;
+use std::fs;
+use std::panic::panic_any;
+use std::sync::OnceLock;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// A controller of cgroup v2.
+    Controller(&'static str),
+    Swap,
+    /// `HUSK_TEST_DISK`.
+    Disk,
+    /// CAP_SYS_RESOURCE, to raise hard limits.
+    SysResource,
+    /// So many CPUs.
+    Cpus(usize),
+    /// A kernel as new as this.
+    Kernel(u32, u32),
+    /// newuidmap(1) and newgidmap(1).
+    Uidmap,
+    /// A file that is not on every host.
+    File(&'static str),
+}
+
+use Need::*;
+
+impl Need {
+    /// As in HUSK_REQUIRE_EXCEPT.
+    fn name(self) -> String {
+        match self {
+            Controller(c) => c.to_string(),
+            Swap => "swap".into(),
+            Disk => "disk".into(),
+            SysResource => "sys_resource".into(),
+            Cpus(_) => "cpus".into(),
+            Kernel(..) => "kernel".into(),
+            Uidmap => "uidmap".into(),
+            File(path) => path.into(),
+        }
+    }
+
+    /// Why it is missing.
+    fn missing(self) -> Option<String> {
+        match self {
+            Controller(c) => {
+                let all =
+                    fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+                (!all.split_whitespace().any(|a| a == c))
+                    .then(|| format!("no cgroup v2 controller {c}"))
+            }
+            Swap => {
+                let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+                (swaps.lines().count() < 2).then(|| "no swap".into())
+            }
+            Disk => std::env::var_os("HUSK_TEST_DISK")
+                .is_none()
+                .then(|| "HUSK_TEST_DISK is not set".into()),
+            SysResource => {
+                const CAP_SYS_RESOURCE: u32 = 24;
+                (!has_capability(CAP_SYS_RESOURCE)).then(|| "no CAP_SYS_RESOURCE".into())
+            }
+            Cpus(n) => {
+                let have = std::thread::available_parallelism().map_or(1, usize::from);
+                (have < n).then(|| format!("{have} CPUs, not {n}"))
+            }
+            Kernel(major, minor) => {
+                let uname = nix::sys::utsname::uname().expect("uname");
+                let release = uname.release().to_string_lossy().into_owned();
+                let mut parts = release.split(['.', '-']).map(|p| p.parse().unwrap_or(0));
+                let have = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+                (have < (major, minor)).then(|| format!("Linux {release}, not {major}.{minor}"))
+            }
+            Uidmap => {
+                let there = |p: &&str| std::path::Path::new(p).exists();
+                (!["/usr/bin/newuidmap", "/usr/bin/newgidmap"]
+                    .iter()
+                    .all(there))
+                .then(|| "no newuidmap; install uidmap".into())
+            }
+            File(path) => (!std::path::Path::new(path).exists()).then(|| format!("no {path}")),
+        }
+    }
+}
+
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    let set = u64::from_str_radix(line.expect("CapEff").trim(), 16).expect("hex");
+    set >> number & 1 == 1
+}
+
+/// Skips the test when something is missing; with HUSK_REQUIRE=1 that is a failure.
+#[track_caller]
+pub fn needs(all: &[Need]) {
+    for need in all {
+        let Some(reason) = need.missing() else {
+            continue;
+        };
+        let except = std::env::var("HUSK_REQUIRE_EXCEPT").unwrap_or_default();
+        let required = std::env::var("HUSK_REQUIRE").is_ok_and(|v| v == "1");
+        if required && !except.split(',').any(|e| e == need.name()) {
+            panic!("needs {}: {reason}", need.name());
+        }
+        panic_any(Skip(reason));
+    }
+}
+
+/// The test cannot say anything here.
+pub fn skip(reason: &str) -> ! {
+    panic_any(Skip(reason.into()))
+}
+
+/// First line of `--version`, such as "runc version 1.5.1".
+fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let output = Cmd::new(runtime()).arg("--version").run().ok();
+        output.out.lines().next().unwrap_or_default().to_string()
+    })
+}
+
+pub fn is_husk() -> bool {
+    version().starts_with("husk")
+}
+
+/// Skips the test with another runtime: what it checks is husk's own.
+pub fn husk_only(reason: &str) {
+    if !is_husk() {
+        panic_any(Skip(format!("husk only: {reason}")));
+    }
+}
+
+/// Skips the test with husk, which does not have what it tests; but husk must say so, by name.
+pub fn not_in_husk_yet(refused: impl FnOnce() -> Output, refusal: &str) {
+    if is_husk() {
+        let output = refused().exits(1);
+        assert!(output.err.contains(refusal), "{refusal}: {output}");
+        panic_any(Skip(format!("not in husk yet: {refusal}")));
+    }
+}
+
+/// Skips the test with runc, which is known to fail it.
+pub fn runc_fails(reason: &str) {
+    if version().starts_with("runc") {
+        panic_any(Skip(format!("runc fails: {reason}")));
+    }
+}
