@@ -59,8 +59,20 @@ fn parse<T: DeserializeOwned>(
     mend(fields, warnings);
     serde_path_to_error::deserialize(tree).map_err(|e| match e.path().iter().next() {
         None => anyhow!("{}", e.inner()),
-        Some(_) => anyhow!("{}: {}", e.path(), e.inner()),
+        Some(_) => {
+            let path = e.path().to_string();
+            anyhow!("{path}: {}{}", runcs_words(&path), e.inner())
+        }
     })
+}
+
+/// What runc's message has that is looked for in it, where a field is wrong by its form alone.
+fn runcs_words(path: &str) -> &'static str {
+    match path.strip_prefix("linux.memoryPolicy") {
+        Some("" | ".mode") => "invalid memory policy mode: ",
+        Some(path) if path.starts_with(".flags") => "invalid memory policy flag: ",
+        _ => "",
+    }
 }
 
 /// None if there is something to mend, or a fault to be named.

@@ -45,6 +45,9 @@ tests![
     io_priority,
     affinity_of_the_caller_is_not_inherited,
     personality,
+    memory_policy,
+    memory_policy_of_exec,
+    memory_policy_that_is_none_is_refused,
     sysctl_of_own_namespaces,
     sysctl_of_the_host_is_refused,
     masked_paths,
@@ -541,6 +544,80 @@ fn personality() {
     assert_eq!(c.exec(&[], &["personality"]).ok().line(), "0x8");
     let b = b.set("/linux/personality", json!({"domain": "LINUX16"}));
     b.refused(&["LINUX16"]);
+}
+
+/// The policy in the first line of /proc/self/numa_maps (numa(7)).
+fn numa_policy(maps: &str) -> &str {
+    let line = maps.lines().next().expect("a line");
+    line.split(' ').nth(1).expect("a policy")
+}
+
+fn memory_policy() {
+    needs(&[File("/proc/self/numa_maps")]);
+    let b = Bundle::new().payload(&["cat", "/proc/self/numa_maps"]);
+    for (policy, seen) in [
+        (json!({"mode": "MPOL_DEFAULT"}), "default"),
+        (json!({"mode": "MPOL_LOCAL"}), "local"),
+        (
+            json!({"mode": "MPOL_INTERLEAVE", "nodes": "0"}),
+            "interleave:0",
+        ),
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}),
+            "bind=static:0",
+        ),
+        (
+            json!({"mode": "MPOL_PREFERRED", "nodes": "0", "flags": []}),
+            "prefer:0",
+        ),
+    ] {
+        let o = b.clone().set("/linux/memoryPolicy", policy).run().ok();
+        assert_eq!(numa_policy(&o.out), seen);
+    }
+}
+
+fn memory_policy_of_exec() {
+    needs(&[File("/proc/self/numa_maps")]);
+    let policy =
+        json!({"mode": "MPOL_PREFERRED", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"]});
+    let c = Bundle::new().set("/linux/memoryPolicy", policy).start();
+    let o = c.exec(&[], &["cat", "/proc/self/numa_maps"]).ok();
+    assert_eq!(numa_policy(&o.out), "prefer=relative:0");
+}
+
+fn memory_policy_that_is_none_is_refused() {
+    for (policy, words) in [
+        (json!({}), "invalid memory policy mode"),
+        (json!({"nodes": "0"}), "invalid memory policy mode"),
+        (
+            json!({"mode": "INTERLEAVE", "nodes": "0"}),
+            "invalid memory policy mode",
+        ),
+        (
+            json!({"mode": "MPOL_PREFERRED", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "badflag"]}),
+            "invalid memory policy flag",
+        ),
+        (
+            json!({"mode": "MPOL_DEFAULT", "nodes": "0-7"}),
+            "mode requires 0 nodes but got 8",
+        ),
+        (
+            json!({"mode": "MPOL_BIND"}),
+            "mode requires at least one node but got 0",
+        ),
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "0-9876543210"}),
+            "invalid memory policy node",
+        ),
+        // what only the kernel can know
+        (
+            json!({"mode": "MPOL_BIND", "nodes": "1500"}),
+            "set_mempolicy",
+        ),
+    ] {
+        let b = Bundle::new().set("/linux/memoryPolicy", policy);
+        b.refused(&[words]);
+    }
 }
 
 fn sysctl_of_own_namespaces() {

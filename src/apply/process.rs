@@ -1,7 +1,8 @@
 //! The process's own attributes, in the order in which the kernel wants them.
 
+use crate::plan::memory_policy::MemoryPolicy;
 use crate::plan::process::{Capabilities, Process, Scheduler};
-use crate::sys::errno::{EACCES, ENOENT, ENOSYS, ENOTDIR, EPERM};
+use crate::sys::errno::{EACCES, EINVAL, ENOENT, ENOSYS, ENOTDIR, EPERM};
 use crate::sys::process::SchedAttr;
 use crate::sys::{cap, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
@@ -43,6 +44,18 @@ pub fn from_outside(pid: i32, process: &Process, affinity: Option<&[u64]>) -> Re
         process::ioprio_set(pid, class, level).context("process.ioPriority")?;
     }
     Ok(())
+}
+
+/// Where the memory of the calling process and of its children comes from.
+pub fn memory_policy(policy: &MemoryPolicy) -> Result<()> {
+    process::set_mempolicy(policy.mode, &policy.nodes).map_err(|e| {
+        let hint = match e.errno() {
+            ENOSYS => "; this kernel knows nothing of NUMA nodes, remove it",
+            EINVAL => "; it wants a node that the host and linux.resources.cpu.mems have, and flags that go with the mode",
+            _ => "",
+        };
+        anyhow!("linux.memoryPolicy: {e}{hint}")
+    })
 }
 
 /// Sets the limits of a process, 0 for the caller: as late as can be, so that a small one does not hinder the set-up, but before the
@@ -142,7 +155,7 @@ pub fn bound(process: &Process) -> Result<Granted> {
 /// Gives the standard streams to the container's user, so that it can open /dev/stdout again; /dev/null is everybody's
 /// (CVE-2026-88265). Ids that the user namespace does not map and read-only places are left as they are.
 pub fn own_stdio(uid: u32) -> Result<()> {
-    use crate::sys::errno::{EINVAL, EROFS};
+    use crate::sys::errno::EROFS;
     for fd in [0, 1, 2].map(fs::standard) {
         let Ok(stat) = fs::fstat(fd) else { continue };
         let null = stat.kind() == fs::S_IFCHR && fs::major_minor(stat.rdev) == (1, 3);

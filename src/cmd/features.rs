@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::plan::seccomp::{self, arch::Arch};
-use crate::plan::{annotations, mounts};
+use crate::plan::{annotations, memory_policy, mounts};
 use crate::sys::seccomp::knows;
 use anyhow::Result;
 use oci_spec::runtime::LinuxSeccompFilterFlag;
@@ -47,6 +47,10 @@ fn features() -> Value {
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": id_maps } },
             "netDevices": { "enabled": false },
+            "memoryPolicy": {
+                "modes": memory_policy::MODES.map(|(mode, _)| mode),
+                "flags": memory_policy::FLAGS.map(|(flag, _)| flag),
+            },
         },
         "annotations": { "dev.husk.version": env!("CARGO_PKG_VERSION") },
         // they name directories of the host

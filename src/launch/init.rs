@@ -303,6 +303,9 @@ pub fn become_process(
     if let Some(persona) = p.personality {
         process::personality(persona).context("linux.personality")?;
     }
+    if let Some(policy) = &p.memory_policy {
+        attributes::memory_policy(policy)?;
+    }
     let granted = attributes::bound(p)?;
     if granted.missing != 0 {
         log::warn(format_args!(

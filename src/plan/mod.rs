@@ -10,6 +10,8 @@ pub mod annotations;
 pub mod cgroup;
 pub mod devices;
 pub mod hooks;
+pub mod lists;
+pub mod memory_policy;
 pub mod mounts;
 pub mod namespaces;
 pub mod paths;
@@ -94,12 +96,14 @@ impl Plan {
         );
         let hooks = hooks::plan(spec, &mut v);
         let personality = process::personality(spec, &mut v);
+        let memory_policy = memory_policy::plan(spec, &mut v);
         let mut process = spec
             .process()
             .as_ref()
             .map(|p| process::plan(p, "process", users.as_ref(), &mut v));
         if let Some(p) = &mut process {
             p.personality = personality;
+            p.memory_policy = memory_policy;
             process::check_terminal(p, options, &mut v);
         }
         let (hostname, domainname) = namespaces::names(spec, &namespaces, &mut v);
@@ -153,6 +157,7 @@ pub fn exec(
     let mut process = process::plan(described, "process", users.as_ref(), &mut v);
     process::check_terminal(&process, options, &mut v);
     process.personality = process::personality(spec, &mut v);
+    process.memory_policy = memory_policy::plan(spec, &mut v);
     let joined = namespaces.join.iter().map(|j| j.kind);
     let kinds = namespaces.new.iter().copied().chain(joined).collect();
     let seccomp = seccomp::plan(spec, &mut v);

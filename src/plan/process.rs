@@ -1,7 +1,8 @@
 //! The process: of a config, of `exec --process`, or of exec's command line.
 
+use super::memory_policy::MemoryPolicy;
 use super::users::IdMaps;
-use super::{Options, Violations};
+use super::{Options, Violations, lists};
 use oci_spec::runtime::{
     self as oci, Capability, IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, PosixRlimitType, Spec,
@@ -69,9 +70,11 @@ pub struct Process {
     pub affinity_final: Option<Vec<u64>>,
     /// personality(2), from [`personality`], since the config has it outside of its process.
     pub personality: Option<u64>,
+    /// Likewise, from [`super::memory_policy`].
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
-/// The process, but its personality. `path` is the JSON path of the process, "process" in a config and "" in the file of
+/// The process, but what of it stands in `linux`. `path` is the JSON path of the process, "process" in a config and "" in the file of
 /// `exec --process`.
 pub fn plan(
     process: &oci::Process,
@@ -129,11 +132,12 @@ pub fn plan(
             .map(|p| io_priority(p, &at("ioPriority"), v)),
         affinity_initial: affinity
             .and_then(|a| a.initial().as_ref())
-            .and_then(|list| cpu_mask(list, &at("execCPUAffinity.initial"), v)),
+            .and_then(|list| lists::mask(list, "CPU", &at("execCPUAffinity.initial"), v)),
         affinity_final: affinity
             .and_then(|a| a.cpu_affinity_final().as_ref())
-            .and_then(|list| cpu_mask(list, &at("execCPUAffinity.final"), v)),
+            .and_then(|list| lists::mask(list, "CPU", &at("execCPUAffinity.final"), v)),
         personality: None,
+        memory_policy: None,
     }
 }
 
@@ -475,32 +479,6 @@ fn io_priority(priority: &oci::LinuxIOPriority, at: &str, v: &mut Violations) ->
     (class, u32::try_from(level).unwrap_or(0))
 }
 
-/// Far above any machine's, so that a slip of the keyboard does not ask for gigabytes of mask.
-const CPU_MAX: usize = 65535;
-
-/// A list of CPUs ("0-3,7") as a mask; None for an empty one.
-fn cpu_mask(list: &str, at: &str, v: &mut Violations) -> Option<Vec<u64>> {
-    let mut mask = Vec::new();
-    for part in list.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
-            v.add(at, format!("'{part}' is no CPU and no range of CPUs"));
-            continue;
-        };
-        if first > last || last > CPU_MAX {
-            v.add(at, format!("'{part}' is no range of CPUs up to {CPU_MAX}"));
-            continue;
-        }
-        if mask.len() <= last / 64 {
-            mask.resize(last / 64 + 1, 0u64);
-        }
-        for cpu in first..=last {
-            mask[cpu / 64] |= 1 << (cpu % 64);
-        }
-    }
-    (!mask.is_empty()).then_some(mask)
-}
-
 /// linux.personality, for the container's process and for each that `exec` adds.
 pub fn personality(spec: &Spec, v: &mut Violations) -> Option<u64> {
     let personality = spec.linux().as_ref()?.personality().as_ref()?;
@@ -558,7 +536,6 @@ pub fn refuse_unsupported(spec: &Spec, v: &mut Violations) {
             "linux.netDevices",
             net_devices.is_some_and(|d| !d.is_empty()),
         ),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
     ] {
         if given {
             v.add(field, NOT_YET);
@@ -610,6 +587,7 @@ mod tests {
             affinity_initial: None,
             affinity_final: None,
             personality: None,
+            memory_policy: None,
         };
         assert_eq!(one(json!({})), expected);
     }
@@ -967,36 +945,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_lists_become_masks() {
-        for (list, mask) in [
-            ("", None),
-            (" , ", None),
-            ("0", Some(vec![1])),
-            ("0-3,7", Some(vec![0x8f])),
-            (" 1 ,, 2-2,", Some(vec![6])),
-            ("63,64", Some(vec![1 << 63, 1])),
-            ("0-127", Some(vec![u64::MAX; 2])),
-        ] {
-            assert_eq!(good(|v| cpu_mask(list, "x", v)), mask, "{list:?}");
-        }
-        // beyond the 1024 of glibc's cpu_set_t
-        let mask = good(|v| cpu_mask("1500,65535", "x", v)).unwrap();
-        assert_eq!(
-            (mask.len(), mask[1500 / 64], mask[1023]),
-            (1024, 1 << (1500 % 64), 1 << 63)
-        );
-        for (list, part, fault) in [
-            ("0-65536", "0-65536", "no range of CPUs up to 65535"),
-            ("1,3-2", "3-2", "no range of CPUs up to 65535"),
-            ("a", "a", "no CPU and no range of CPUs"),
-            ("1-", "1-", "no CPU and no range of CPUs"),
-            ("-1", "-1", "no CPU and no range of CPUs"),
-            ("1-2-3", "1-2-3", "no CPU and no range of CPUs"),
-            ("\u{661}", "\u{661}", "no CPU and no range of CPUs"),
-        ] {
-            let found = faults(|v| cpu_mask(list, "x", v));
-            assert_eq!(found, format!("x: '{part}' is {fault}"));
-        }
+    fn affinities() {
         let p = one(json!({"execCPUAffinity": {"initial": "1", "final": "2-3"}}));
         assert_eq!(
             (p.affinity_initial, p.affinity_final),
@@ -1053,7 +1002,6 @@ mod tests {
             ("mountLabel", json!("system_u")),
             ("intelRdt", json!({})),
             ("netDevices", json!({"eth0": {}})),
-            ("memoryPolicy", json!({"mode": "MPOL_BIND"})),
         ] {
             let spec = linux(json!({field: value}));
             assert_eq!(

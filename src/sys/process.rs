@@ -383,6 +383,20 @@ pub fn sched_setaffinity(pid: i32, mask: &[u64]) -> Result<()> {
     .map(drop)
 }
 
+/// set_mempolicy(2) of the calling thread, with a mask whose first word has the first 64 nodes.
+pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
+    let (mask, bits) = match nodes {
+        [] => (std::ptr::null(), 0),
+        words => (words.as_ptr(), words.len() * 64 + 1), // the kernel takes one off
+    };
+    check(
+        // SAFETY: a mask and the number of its bits, or none.
+        unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) },
+        || format!("set_mempolicy {mode:#x} with nodes {nodes:x?}"),
+    )
+    .map(drop)
+}
+
 /// ioprio_set(2) of a process: the class (1 rt, 2 be, 3 idle) and the level in it.
 pub fn ioprio_set(pid: i32, class: u32, level: u32) -> Result<()> {
     const WHO_PROCESS: c_int = 1;
