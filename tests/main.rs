@@ -24,6 +24,7 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod output;
 mod process;
 mod rootfs;
@@ -41,6 +42,7 @@ fn tests() -> Vec<Test> {
         ("lifecycle", lifecycle::TESTS),
         ("process", process::TESTS),
         ("namespaces", namespaces::TESTS),
+        ("net_devices", net_devices::TESTS),
         ("rootfs", rootfs::TESTS),
         ("mounts", mounts::TESTS),
         ("devices", devices::TESTS),

@@ -4,6 +4,7 @@ pub mod console;
 pub mod devices;
 pub mod hooks;
 pub mod mounts;
+pub mod net_devices;
 pub mod paths;
 pub mod process;
 pub mod rootfs;

@@ -46,7 +46,7 @@ fn features() -> Value {
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": id_maps } },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
             "memoryPolicy": {
                 "modes": memory_policy::MODES.map(|(mode, _)| mode),
                 "flags": memory_policy::FLAGS.map(|(flag, _)| flag),

@@ -7,7 +7,8 @@
 //!  2  cgroup made
 //!  3  gate made
 //!  4  clone, straight into the cgroup              waits for Go
-//!  5  state saved, limits, id maps         ── Go →
+//!  5  state saved, limits, id maps,        ── Go →
+//!     network devices moved
 //!  6                                               namespaces joined, names, loopback
 //!  7  device program loaded meanwhile              root file system, mounts, devices, terminal
 //!                                         ← Map ── (a source within a user namespace's root is to be id-mapped)
@@ -31,16 +32,17 @@ pub mod hop;
 pub mod init;
 pub mod sync;
 
-use crate::apply::{hooks, mounts, process as attributes, seccomp, sysctl, users};
+use crate::apply::{hooks, mounts, net_devices, process as attributes, seccomp, sysctl, users};
 use crate::cgroup::{self, Prepared};
 use crate::host::Host;
 use crate::log;
 use crate::plan::Plan;
+use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
 use crate::plan::seccomp::Filter;
 use crate::seal;
 use crate::state::{State, Status};
-use crate::sys::{process, socket};
+use crate::sys::{fs, process, socket};
 use anyhow::{Context, Error, Result, anyhow};
 use init::{Gate, Init};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,6 +70,7 @@ pub struct Container {
     /// The terminal's master, when nobody else took it.
     pub master: Option<OwnedFd>,
     channel: Channel,
+    net_devices: Option<net_devices::Moved>,
 }
 
 /// What state.json must know.
@@ -106,6 +109,7 @@ pub fn create(
     let mut undo = Undo {
         cgroup,
         child: None,
+        net_devices: None,
     };
     let made = (|| {
         // 3
@@ -147,7 +151,7 @@ pub fn create(
         let pid = spawned.pid;
         undo.child = Some(pid);
         // 5
-        log::debug("step 5: writing limits and id maps");
+        log::debug("step 5: writing limits and id maps, moving network devices");
         record(Progress::Begun {
             pid,
             in_cgroup: cgroup.is_some(),
@@ -158,6 +162,9 @@ pub fn create(
         if let Some(socket) = pidfd_socket {
             socket::send(socket.as_fd(), b"pidfd", &[spawned.pidfd.as_fd()])
                 .context("send the pidfd to the pidfd socket")?;
+        }
+        if !plan.net_devices.is_empty() {
+            undo.net_devices = Some(move_devices(plan, pid)?);
         }
         ours.send(&Msg::Go(mounts::open_for_child(plan, pid)?))?;
         // 7
@@ -196,6 +203,7 @@ pub fn create(
             cgroup: undo.cgroup.take(),
             master,
             channel,
+            net_devices: undo.net_devices.take(),
         }),
         Err(e) => Err(undo.after(e)),
     }
@@ -212,6 +220,7 @@ impl Container {
         Undo {
             cgroup: self.cgroup,
             child: Some(self.pid),
+            net_devices: self.net_devices,
         }
         .after(e)
     }
@@ -249,11 +258,20 @@ fn first_words(pid: i32, plan: &Plan) -> Result<()> {
         attributes::oom_score_adj(pid, p)?;
     }
     match &plan.users {
-        Some(maps) if plan.namespaces.is_new(crate::plan::namespaces::Kind::User) => {
-            users::map(pid, maps)
-        }
+        Some(maps) if plan.namespaces.is_new(Kind::User) => users::map(pid, maps),
         _ => Ok(()),
     }
+}
+
+/// Gives the container the host's interfaces that its config names.
+fn move_devices(plan: &Plan, pid: i32) -> Result<net_devices::Moved> {
+    let namespace = match plan.namespaces.joined(Kind::Network) {
+        Some(join) => fs::open(join.path.as_path(), fs::O_RDONLY, 0),
+        None => fs::open(&*format!("/proc/{pid}/ns/net"), fs::O_RDONLY, 0),
+    };
+    let namespace =
+        namespace.context("linux.netDevices: find the container's network namespace")?;
+    net_devices::move_all(&plan.net_devices, namespace.as_fd())
 }
 
 /// Gives the listener of the process `pid` to the agent, with the container's state as JSON.
@@ -313,6 +331,7 @@ impl std::fmt::Display for Silent {
 struct Undo {
     cgroup: Option<Prepared>,
     child: Option<i32>,
+    net_devices: Option<net_devices::Moved>,
 }
 
 impl Undo {
@@ -329,6 +348,9 @@ impl Undo {
                 Ok(_) => {}
                 Err(wait) => e = anyhow!("{e:#}; then {wait}"),
             }
+        }
+        if let Some(devices) = self.net_devices {
+            e = devices.put_back(e);
         }
         if let Some(Err(undo)) = self.cgroup.map(Prepared::undo) {
             e = anyhow!("{e:#}; then {undo:#}");

@@ -14,6 +14,7 @@ pub mod lists;
 pub mod memory_policy;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod paths;
 pub mod process;
 pub mod resources;
@@ -57,6 +58,7 @@ pub struct Plan {
     /// In the order of the config.
     pub mounts: Vec<mounts::Mount>,
     pub devices: devices::Devices,
+    pub net_devices: Vec<net_devices::NetDevice>,
     pub masked: Vec<PathBuf>,
     pub readonly: Vec<PathBuf>,
     pub sysctl: Vec<sysctl::Sysctl>,
@@ -83,6 +85,7 @@ impl Plan {
             mounts::check_ids(&mounts, users, &mut v);
         }
         let devices = devices::plan(spec, &namespaces, host, &mut v);
+        let net_devices = net_devices::plan(spec, &namespaces, host, &mut v);
         let (masked, readonly) = paths::plan(spec, &namespaces, &mut v);
         let sysctl = sysctl::plan(spec, &namespaces, &mut v);
         let cgroup = cgroup::plan(
@@ -119,6 +122,7 @@ impl Plan {
             rootfs,
             mounts,
             devices,
+            net_devices,
             masked,
             readonly,
             sysctl,

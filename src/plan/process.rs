@@ -528,14 +528,9 @@ const NOT_YET: &str = "husk does not support this yet; remove it";
 pub fn refuse_unsupported(spec: &Spec, v: &mut Violations) {
     let Some(linux) = spec.linux() else { return };
     let label = linux.mount_label().as_ref();
-    let net_devices = linux.net_devices().as_ref();
     for (field, given) in [
         ("linux.mountLabel", label.is_some_and(|l| !l.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        (
-            "linux.netDevices",
-            net_devices.is_some_and(|d| !d.is_empty()),
-        ),
     ] {
         if given {
             v.add(field, NOT_YET);
@@ -998,11 +993,7 @@ mod tests {
 
     #[test]
     fn what_is_not_done_yet_is_refused() {
-        for (field, value) in [
-            ("mountLabel", json!("system_u")),
-            ("intelRdt", json!({})),
-            ("netDevices", json!({"eth0": {}})),
-        ] {
+        for (field, value) in [("mountLabel", json!("system_u")), ("intelRdt", json!({}))] {
             let spec = linux(json!({field: value}));
             assert_eq!(
                 faults(|v| refuse_unsupported(&spec, v)),
@@ -1010,7 +1001,7 @@ mod tests {
             );
         }
         good(|v| refuse_unsupported(&spec(json!({})), v));
-        let blank = json!({"mountLabel": "", "intelRdt": null, "netDevices": {}});
+        let blank = json!({"mountLabel": "", "intelRdt": null});
         good(|v| refuse_unsupported(&linux(blank), v));
     }
 }

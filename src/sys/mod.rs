@@ -8,6 +8,7 @@ pub mod cap;
 pub mod clone;
 pub mod fs;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
