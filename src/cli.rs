@@ -29,9 +29,10 @@ COMMANDS:
    pause       suspend all processes of a container
    resume      let a paused container go on
    delete      remove what is left of a container
+   update      change the limits of a container
    spec        write a new config.json
    features    show what husk can do, as JSON
-   update, events, checkpoint, restore
+   events, checkpoint, restore
                not supported yet
 
 'husk COMMAND --help' says more about each.
@@ -162,6 +163,7 @@ pub enum Verb {
     Pause(Pause),
     Resume(Resume),
     Delete(Delete),
+    Update(Box<Update>),
     Spec(Spec),
     Features(Features),
     /// `--version`, with the name under which husk was called.
@@ -422,6 +424,111 @@ pub struct Delete {
     pub id: String,
 }
 
+/// Change the limits of a container
+///
+/// All limits that are given are set, or none. Memory takes bytes with an optional unit, 64M or 1.5g, or -1 for no limit. With
+/// --resources all other options are ignored.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    after_help = "EXAMPLE:\n   husk update --memory 256M --pids-limit 100 web\n   echo '{\"cpu\": {\"quota\": 50000}}' | husk update --resources - web"
+)]
+pub struct Update {
+    /// Take them from this JSON file (linux.resources of a config.json), - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// Share of the block devices, 10 to 1000
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
+    /// Length of a period of the CPU quota
+    #[arg(long, value_name = "µs")]
+    pub cpu_period: Option<u64>,
+    /// CPU time in a period; -1 for no limit
+    #[arg(long, value_name = "µs", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Unused CPU time that may be saved up for later periods
+    #[arg(long, value_name = "µs")]
+    pub cpu_burst: Option<u64>,
+    /// Weight against other cgroups, 2 to 262144 (1024 is usual)
+    #[arg(long, value_name = "N")]
+    pub cpu_share: Option<u64>,
+    /// Refused: cgroup v2 has no limit for real-time scheduling
+    #[arg(long, value_name = "µs")]
+    pub cpu_rt_period: Option<u64>,
+    /// Refused: cgroup v2 has no limit for real-time scheduling
+    #[arg(long, value_name = "µs", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// CPUs to run on, such as 0-3,5
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// 1: run only when nobody else wants to
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub cpu_idle: Option<i64>,
+    /// Ignored: the kernel has no limit for its own memory any more
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    pub kernel_memory: Option<i64>,
+    /// Ignored: the kernel has no limit for its own memory any more
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    pub kernel_memory_tcp: Option<i64>,
+    /// Most memory
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    pub memory: Option<i64>,
+    /// Memory that is not taken away while others have some to spare
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    pub memory_reservation: Option<i64>,
+    /// Most memory and swap together
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    pub memory_swap: Option<i64>,
+    /// Most processes and threads; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Intel RDT/CAT (not supported yet)
+    #[arg(long, value_name = "SCHEMA")]
+    pub l3_cache_schema: Option<String>,
+    /// Intel RDT/MBA (not supported yet)
+    #[arg(long, value_name = "SCHEMA")]
+    pub mem_bw_schema: Option<String>,
+    pub id: String,
+}
+
+/// Bytes as Docker and runc take them: "64M", "1.5 GiB", "-1".
+fn size(text: &str) -> Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text[number.len()..].trim_start().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let unit = unit.strip_suffix('i').unwrap_or(unit);
+    let shift = match unit {
+        "" => Some(0),
+        "k" => Some(10),
+        "m" => Some(20),
+        "g" => Some(30),
+        "t" => Some(40),
+        "p" => Some(50),
+        _ => None,
+    };
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let bytes = match (number.parse::<f64>(), shift) {
+        (Ok(n), Some(shift)) if plain => n * (1u64 << shift) as f64,
+        _ => f64::NAN,
+    };
+    if bytes.is_finite() && bytes < i64::MAX as f64 {
+        // digits alone are exact, however many
+        Ok(match number.parse::<i64>() {
+            Ok(n) => n << shift.unwrap_or(0),
+            Err(_) => bytes as i64,
+        })
+    } else {
+        Err(format!(
+            "'{text}' is not a size; give bytes, a number with K, M or G, or -1 for no limit"
+        ))
+    }
+}
+
 /// Write a new config.json
 ///
 /// The configuration runs "sh" on a terminal, in namespaces of its own and with few capabilities, on the read-only root
@@ -567,9 +674,10 @@ fn read_verb(name: String, verb: &str, rest: impl Iterator<Item = OsString>) -> 
         "pause" => Verb::Pause(read(bin, rest)?),
         "resume" => Verb::Resume(read(bin, rest)?),
         "delete" => Verb::Delete(read(bin, rest)?),
+        "update" => Verb::Update(Box::new(read(bin, rest)?)),
         "spec" => Verb::Spec(read(bin, rest)?),
         "features" => Verb::Features(read(bin, rest)?),
-        "update" | "events" | "checkpoint" | "restore" => {
+        "events" | "checkpoint" | "restore" => {
             return Err(not_yet(bin, rest));
         }
         _ => {
@@ -693,6 +801,7 @@ mod tests {
             Pause::command(),
             Resume::command(),
             Delete::command(),
+            Update::command(),
             Spec::command(),
             Features::command(),
         ] {
@@ -784,6 +893,57 @@ mod tests {
     }
 
     #[test]
+    fn update_takes_all_of_runcs_options() {
+        let Verb::Update(u) = verb(
+            "husk update web --blkio-weight 10 --cpu-period 1 --cpu-quota -1 --cpu-burst 2 --cpu-share 3 --cpu-rt-period 4 --cpu-rt-runtime -5 --cpuset-cpus 0-1 --cpuset-mems 0 --cpu-idle 1 --kernel-memory 5 --kernel-memory-tcp 6 --memory 64M --memory-reservation=-1 --memory-swap -1 --pids-limit -1 --l3-cache-schema L3:0=f --mem-bw-schema MB:0=5",
+        ) else {
+            panic!()
+        };
+        assert_eq!(
+            (u.id.as_str(), u.cpu_quota, u.memory, u.pids_limit),
+            ("web", Some(-1), Some(64 << 20), Some(-1))
+        );
+        let Verb::Update(u) = verb("husk update -r - web") else {
+            panic!()
+        };
+        assert_eq!(u.resources.as_deref(), Some("-".as_ref()));
+    }
+
+    #[test]
+    fn sizes_as_docker_takes_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("-1", -1),
+            ("9007199254740993", 9_007_199_254_740_993),
+            ("1k", 1 << 10),
+            ("64M", 64 << 20),
+            ("2GiB", 2 << 30),
+            ("1.5 gb", 3 << 29),
+            ("3T", 3 << 40),
+            ("1p", 1 << 50),
+            ("7b", 7),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in [
+            "",
+            "-2",
+            "M",
+            "lots",
+            "1x",
+            "1.2.3",
+            "1e3",
+            "1mm",
+            "9999999999P",
+            "0x10",
+            "inf",
+            "+1",
+        ] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_user_that_is_not_a_number_is_never_root() {
         let user = |text| User::parse(text).map(|u| (u.uid, u.gid));
         assert_eq!(user("0"), Ok((0, None)));
@@ -840,7 +1000,7 @@ mod tests {
                 "husk --cgroup-manager disabled state a",
                 "--cgroup-manager disabled: not supported yet",
             ),
-            ("husk update a", "husk update: not supported yet"),
+            ("husk update --memory lots a", "'lots' is not a size"),
             (
                 "husk restore --image-path x a",
                 "husk restore: not supported yet",

@@ -41,6 +41,30 @@ pub fn parse_process(json: &[u8], warnings: &mut Vec<String>) -> Result<Process>
     })
 }
 
+/// Parses the file of `update --resources`, which has the form of linux.resources, and mends it as those of a config.
+pub fn parse_resources(json: &[u8]) -> Result<Value> {
+    let mut resources = tree(json)?;
+    if let Value::Object(fields) = &mut resources {
+        mend_resources(fields);
+        if fields.get("pids").is_some_and(|p| p.get("limit").is_none()) {
+            fields.remove("pids"); // the crate would make 0 of it
+        }
+    }
+    Ok(resources)
+}
+
+/// A config as a JSON tree, with its fields spelt as the spec has them.
+pub fn tree(json: &[u8]) -> Result<Value> {
+    let mut tree: Value =
+        serde_json::from_slice(json).map_err(|e| anyhow!("is not valid JSON: {e}"))?;
+    drop_nulls(&mut tree);
+    let Value::Object(fields) = &mut tree else {
+        return Err(anyhow!("is not a JSON object"));
+    };
+    spell_as_known(fields);
+    Ok(tree)
+}
+
 fn parse<T: DeserializeOwned>(
     json: &[u8],
     warnings: &mut Vec<String>,
@@ -49,14 +73,10 @@ fn parse<T: DeserializeOwned>(
     if let Some(good) = at_once(json) {
         return Ok(good);
     }
-    let mut tree: Value =
-        serde_json::from_slice(json).map_err(|e| anyhow!("is not valid JSON: {e}"))?;
-    drop_nulls(&mut tree);
-    let Value::Object(fields) = &mut tree else {
-        return Err(anyhow!("is not a JSON object"));
-    };
-    spell_as_known(fields);
-    mend(fields, warnings);
+    let mut tree = tree(json)?;
+    if let Value::Object(fields) = &mut tree {
+        mend(fields, warnings);
+    }
     serde_path_to_error::deserialize(tree).map_err(|e| match e.path().iter().next() {
         None => anyhow!("{}", e.inner()),
         Some(_) => {
@@ -181,9 +201,14 @@ fn mend_linux(linux: &mut Map<String, Value>) {
     {
         linux.remove("seccomp");
     }
-    // as runc: a rule without a type is for all devices
-    let resources = linux.get_mut("resources").and_then(Value::as_object_mut);
-    let rules = resources.and_then(|r| r.get_mut("devices")?.as_array_mut());
+    if let Some(Value::Object(resources)) = linux.get_mut("resources") {
+        mend_resources(resources);
+    }
+}
+
+/// As runc: a rule without a type is for all devices.
+fn mend_resources(resources: &mut Map<String, Value>) {
+    let rules = resources.get_mut("devices").and_then(Value::as_array_mut);
     for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
         if is_blank(rule.get("type")) {
             rule.remove("type");
@@ -469,6 +494,19 @@ mod tests {
         assert_eq!((p.user().uid(), p.cwd().as_os_str().is_empty()), (0, true));
         let p = process(r#"{"args": ["a"], "user": {"uid": 5}, "cwd": "/"}"#);
         assert_eq!((p.user().uid(), p.user().gid()), (5, 0));
+    }
+
+    #[test]
+    fn resources_are_mended_as_those_of_a_config() {
+        let tree = parse_resources(
+            br#"{"CPU": {"Shares": 7, "cpus": null}, "pids": {}, "devices": [{"type": "", "access": "r"}], "unified": {"Path": "1"}}"#,
+        );
+        assert_eq!(
+            tree.unwrap(),
+            json!({"cpu": {"shares": 7}, "devices": [{"access": "r"}], "unified": {"Path": "1"}})
+        );
+        let error = parse_resources(b"[]").unwrap_err();
+        assert_eq!(error.to_string(), "is not a JSON object");
     }
 
     #[test]

@@ -493,21 +493,28 @@ impl StateDir {
 
     /// Writes the record of a container that is being created; a reader sees the old or the new one whole.
     pub fn save(&self, state: &State) -> Result<()> {
-        const TMP: &CStr = c"creating.json.tmp";
         let json = serde_json::to_vec(state)?;
-        let write = || -> sys::Result<()> {
-            let fd = sys::fs::openat(self.fd(), TMP, O_WRONLY | O_CREAT | O_TRUNC, 0o600)?;
-            sys::fs::write_all(fd.as_fd(), &json)?;
-            sys::fs::fsync(fd.as_fd())?;
-            sys::fs::renameat(self.fd(), TMP, CREATING)
-        };
-        write().with_context(|| {
-            format!(
-                "save the state of '{}' in '{}'",
-                self.id,
-                self.path.display()
-            )
-        })
+        self.replace(c"creating.json.tmp", c"creating.json", &json)
+            .with_context(|| {
+                format!(
+                    "save the state of '{}' in '{}'",
+                    self.id,
+                    self.path.display()
+                )
+            })
+    }
+
+    /// Puts another config in the place of the one that `create` has kept, as whole.
+    pub fn replace_config(&self, json: &[u8]) -> Result<()> {
+        self.replace(c"config.json.tmp", c"config.json", json)
+            .with_context(|| format!("keep config.json in '{}'", self.path.display()))
+    }
+
+    fn replace(&self, tmp: &CStr, name: &CStr, data: &[u8]) -> sys::Result<()> {
+        let fd = sys::fs::openat(self.fd(), tmp, O_WRONLY | O_CREAT | O_TRUNC, 0o600)?;
+        sys::fs::write_all(fd.as_fd(), data)?;
+        sys::fs::fsync(fd.as_fd())?;
+        sys::fs::renameat(self.fd(), tmp, name)
     }
 
     /// The last [`StateDir::save`] is of a container that is ready.

@@ -13,7 +13,19 @@ tests![
     resources_on_stdin,
     resources_broken,
     keeps_device_rules,
+    changes_device_rules,
+    all_or_nothing,
+    all_or_nothing_of_idle_and_weight,
+    says_nothing,
+    what_was_saved_counts,
+    cpu_burst,
+    cpu_idle,
+    unified,
+    io_of_a_device,
     of_a_paused_container,
+    of_a_created_container,
+    of_a_stopped_container,
+    refused_by_name,
     unknown_container,
     stats,
     oom_event,
@@ -26,12 +38,17 @@ fn not_yet(verb: &str) {
     );
 }
 
+/// `update` with a file of resources.
+fn update_from(c: &Container, resources: Value) -> Output {
+    fs::write("limits.json", resources.to_string()).unwrap();
+    update(c, &["--resources", "limits.json"])
+}
+
 fn update(c: &Container, options: &[&str]) -> Output {
     Cmd::runtime().arg("update").args(options).arg(&c.id).run()
 }
 
 fn memory() {
-    not_yet("update");
     needs(&[Controller("memory"), Swap]);
     let c = Bundle::new()
         .set(
@@ -49,7 +66,6 @@ fn memory() {
 }
 
 fn memory_below_usage_is_refused() {
-    not_yet("update");
     needs(&[Controller("memory")]);
     let b = Bundle::new().set(
         "/linux/resources",
@@ -64,7 +80,6 @@ fn memory_below_usage_is_refused() {
 }
 
 fn cpu() {
-    not_yet("update");
     needs(&[Controller("cpu")]);
     let c = Bundle::new()
         .set(
@@ -83,7 +98,6 @@ fn cpu() {
 }
 
 fn pids() {
-    not_yet("update");
     needs(&[Controller("pids")]);
     let c = Bundle::new()
         .set("/linux/resources", json!({"pids": {"limit": 100}}))
@@ -97,7 +111,6 @@ fn pids() {
 }
 
 fn cpuset() {
-    not_yet("update");
     needs(&[Controller("cpuset"), Cpus(2)]);
     let c = Bundle::new().start();
     update(&c, &["--cpuset-cpus", "1"]).ok();
@@ -106,7 +119,6 @@ fn cpuset() {
 }
 
 fn resources_file() {
-    not_yet("update");
     needs(&[Controller("pids"), Controller("memory")]);
     let c = Bundle::new().start();
     fs::write(
@@ -121,7 +133,6 @@ fn resources_file() {
 
 /// As containerd's shim does.
 fn resources_on_stdin() {
-    not_yet("update");
     needs(&[Controller("pids")]);
     let c = Bundle::new().start();
     fs::write("limits.json", json!({"pids": {"limit": 44}}).to_string()).unwrap();
@@ -136,7 +147,6 @@ fn resources_on_stdin() {
 }
 
 fn resources_broken() {
-    not_yet("update");
     let c = Bundle::new().start();
     fs::write("limits.json", "{").unwrap();
     let o = update(&c, &["--resources", "limits.json"]);
@@ -147,7 +157,6 @@ fn resources_broken() {
 }
 
 fn keeps_device_rules() {
-    not_yet("update");
     needs(&[Controller("pids")]);
     let b = Bundle::new().capabilities(
         &["bounding", "effective", "permitted"],
@@ -168,8 +177,248 @@ fn keeps_device_rules() {
     );
 }
 
+/// runc leaves them alone.
+fn changes_device_rules() {
+    husk_only("runc's update does not know of devices");
+    let b = Bundle::new().capabilities(
+        &["bounding", "effective", "permitted"],
+        &["CAP_MKNOD", "CAP_SYSLOG"],
+    );
+    let c = b
+        .push(
+            "/linux/resources/devices",
+            json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}),
+        )
+        .start();
+    c.exec(
+        &[],
+        &[
+            "mknod",
+            "/dev/kmsg",
+            "c",
+            "1",
+            "11",
+            ";",
+            "open",
+            "/dev/kmsg",
+            "r",
+        ],
+    )
+    .ok()
+    .says("ok");
+    let deny = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    update_from(&c, deny).ok();
+    let open = &["open", "/dev/kmsg", "r", ";", "open", "/dev/null", "rw"];
+    assert_eq!(c.exec(&[], open).exits(1).lines(), ["error EPERM", "ok"]);
+    // what is saved is the new rules
+    update(&c, &["--resources", "/dev/stdin"]).fails(1, &["--resources"]);
+    let bad = json!({"devices": [{"allow": true, "access": "rwx"}]});
+    update_from(&c, bad).fails(1, &["limits.json", "devices[0].access", "'x'"]);
+    assert_eq!(c.exec(&[], open).exits(1).lines(), ["error EPERM", "ok"]);
+}
+
+/// Of several limits the last cannot be: the others are as before, and the error names the file.
+fn all_or_nothing() {
+    runc_fails("it leaves what it has written");
+    needs(&[Controller("pids"), Controller("cpu"), Controller("cpuset")]);
+    let limits =
+        json!({"pids": {"limit": 50}, "cpu": {"shares": 512, "quota": 50_000, "burst": 10_000}});
+    let c = Bundle::new().set("/linux/resources", limits).start();
+    let files = [
+        "pids.max",
+        "cpu.weight",
+        "cpu.max",
+        "cpu.max.burst",
+        "cpuset.cpus",
+        "cgroup.max.depth",
+    ];
+    let now = || files.map(|f| c.cgroup_file(f));
+    let before = now();
+    let other = json!({
+        "pids": {"limit": 5},
+        "cpu": {"shares": 2048, "quota": 20_000, "period": 200_000, "burst": 5_000, "cpus": "0"},
+        "unified": {"cgroup.max.depth": "3", "cpuset.mems": "77"},
+    });
+    update_from(&c, other.clone()).fails(1, &["update", "unified.cpuset.mems", "cpuset.mems: "]);
+    assert_eq!(now(), before);
+    // and what is saved is as before too: the period is not the one that was refused
+    update(&c, &["--cpu-quota", "60000"]).ok();
+    assert_eq!(c.cgroup_file("cpu.max"), "60000 100000");
+    let mut good = other;
+    good["unified"]
+        .as_object_mut()
+        .unwrap()
+        .remove("cpuset.mems");
+    update_from(&c, good).ok();
+    assert_eq!(
+        now(),
+        ["5", "174", "20000 200000", "5000", "0", "3"],
+        "without the fault all of it"
+    );
+}
+
+fn all_or_nothing_of_idle_and_weight() {
+    runc_fails("it leaves what it has written");
+    needs(&[Controller("cpu"), Controller("pids")]);
+    let c = Bundle::new()
+        .set("/linux/resources", json!({"cpu": {"shares": 512}}))
+        .start();
+    let now = || ["cpu.idle", "cpu.weight"].map(|f| c.cgroup_file(f));
+    // the weight of one that is idle is 0 or 1, from kernel to kernel
+    let idle = || c.cgroup_file("cpu.idle") == "1";
+    let bad = json!({"pids.max": "many"});
+    update_from(&c, json!({"cpu": {"idle": 1}, "unified": bad})).fails(1, &["pids.max"]);
+    assert_eq!(now(), ["0", "59"]);
+    update(&c, &["--cpu-idle", "1"]).ok();
+    assert!(idle());
+    update_from(
+        &c,
+        json!({"cpu": {"idle": 0, "shares": 2048}, "unified": bad}),
+    )
+    .fails(1, &["pids.max"]);
+    assert!(idle());
+    update(&c, &["--cpu-idle", "0"]).ok();
+    assert_eq!(now(), ["0", "59"], "the weight is the one that it had");
+}
+
+fn says_nothing() {
+    needs(&[Controller("pids")]);
+    let c = Bundle::new().start();
+    for options in [&["--pids-limit", "5"][..], &[]] {
+        let o = update(&c, options).ok();
+        assert_eq!((o.out.as_str(), o.err.as_str()), ("", ""), "{o}");
+    }
+    let o = update(&c, &["--kernel-memory", "5M"]).ok();
+    assert!(o.err.to_lowercase().contains("kernel memory"), "{o}");
+}
+
+/// Fields that belong together may come one after the other.
+fn what_was_saved_counts() {
+    needs(&[Controller("memory"), Swap]);
+    let c = Bundle::new()
+        .set("/linux/resources", json!({"memory": {"limit": 100 << 20}}))
+        .start();
+    update(&c, &["--memory", "50M", "--memory-swap", "80M"]).ok();
+    update(&c, &["--memory", "60M"]).ok();
+    assert_eq!(c.cgroup_file("memory.max"), (60 << 20).to_string());
+    assert_eq!(c.cgroup_file("memory.swap.max"), (20 << 20).to_string());
+    update(&c, &["--memory-swap", "90M"]).ok();
+    assert_eq!(c.cgroup_file("memory.swap.max"), (30 << 20).to_string());
+    update(&c, &["--memory", "-1"]).ok();
+    assert_eq!(c.cgroup_file("memory.swap.max"), "max");
+}
+
+fn cpu_burst() {
+    needs(&[Controller("cpu")]);
+    let c = Bundle::new()
+        .set("/linux/resources", json!({"cpu": {"quota": 50_000}}))
+        .start();
+    update(&c, &["--cpu-burst", "20000"]).ok();
+    assert_eq!(c.cgroup_file("cpu.max.burst"), "20000");
+    // more than the old quota, and less than the old burst
+    update(&c, &["--cpu-quota", "80000", "--cpu-burst", "70000"]).ok();
+    assert_eq!(c.cgroup_file("cpu.max.burst"), "70000");
+    update(&c, &["--cpu-quota", "30000", "--cpu-burst", "0"]).ok();
+    assert_eq!(c.cgroup_file("cpu.max"), "30000 100000");
+    assert_eq!(c.cgroup_file("cpu.max.burst"), "0");
+    update(&c, &["--cpu-burst", "90000"]).fails(1, &["burst"]);
+}
+
+fn cpu_idle() {
+    needs(&[Controller("cpu"), Kernel(5, 15)]);
+    let c = Bundle::new().start();
+    for value in ["1", "0"] {
+        update(&c, &["--cpu-idle", value]).ok();
+        assert_eq!(c.cgroup_file("cpu.idle"), value);
+    }
+    for bad in ["2", "-1"] {
+        assert_ne!(update(&c, &["--cpu-idle", bad]).code, 0, "{bad}");
+    }
+    assert_eq!(c.cgroup_file("cpu.idle"), "0");
+}
+
+fn unified() {
+    needs(&[Controller("pids"), Controller("memory")]);
+    let c = Bundle::new()
+        .set(
+            "/linux/resources",
+            json!({"pids": {"limit": 50}, "unified": {"memory.high": "100000000"}}),
+        )
+        .start();
+    update_from(&c, json!({"unified": {"pids.max": "40"}})).ok();
+    assert_eq!(c.cgroup_file("pids.max"), "40");
+    update(&c, &["--pids-limit", "30"]).ok();
+    assert_eq!(c.cgroup_file("pids.max"), "30", "the latest counts");
+    let o = update_from(&c, json!({"unified": {"pids.max/x": "40"}}));
+    o.fails(1, &["unified"]);
+}
+
+fn io_of_a_device() {
+    needs(&[Controller("io"), Disk]);
+    let disk = std::env::var("HUSK_TEST_DISK").unwrap();
+    let dev = std::os::unix::fs::MetadataExt::dev(&fs::metadata(disk).unwrap());
+    let (major, minor) = (libc::major(dev), libc::minor(dev));
+    let rate = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
+    let c = Bundle::new()
+        .set(
+            "/linux/resources/blockIO/throttleReadBpsDevice",
+            rate(1 << 20),
+        )
+        .start();
+    let line = |values: &str| format!("{major}:{minor} {values}");
+    update_from(
+        &c,
+        json!({"blockIO": {"throttleWriteIOPSDevice": rate(900)}}),
+    )
+    .ok();
+    let first = line("rbps=1048576 wbps=max riops=max wiops=900");
+    assert_eq!(c.cgroup_file("io.max"), first);
+    if is_husk() {
+        let bad = json!({"blockIO": {"throttleReadBpsDevice": rate(5), "throttleReadIOPSDevice": [{"major": 99, "minor": 9, "rate": 1}]}});
+        update_from(&c, bad).fails(1, &["throttleReadIOPSDevice[0]", "io.max"]);
+        assert_eq!(c.cgroup_file("io.max"), first);
+    }
+    update_from(
+        &c,
+        json!({"blockIO": {"throttleReadBpsDevice": rate(2 << 20)}}),
+    )
+    .ok();
+    assert_eq!(
+        c.cgroup_file("io.max"),
+        line("rbps=2097152 wbps=max riops=max wiops=900")
+    );
+}
+
+fn of_a_created_container() {
+    needs(&[Controller("pids")]);
+    let c = Bundle::new().create();
+    update(&c, &["--pids-limit", "44"]).ok();
+    c.start();
+    assert_eq!(c.cgroup_file("pids.max"), "44");
+}
+
+fn of_a_stopped_container() {
+    let c = Bundle::new().start();
+    c.stop();
+    update(&c, &["--pids-limit", "44"]).fails(1, &["not running"]);
+}
+
+fn refused_by_name() {
+    let c = Bundle::new().start();
+    for flag in ["--l3-cache-schema", "--mem-bw-schema"] {
+        let o = update(&c, &[flag, "x"]);
+        assert_eq!(o.code, 1, "{o}");
+        if is_husk() {
+            o.fails(1, &[flag]);
+        }
+    }
+    if is_husk() {
+        update(&c, &["--cpu-rt-runtime", "5000"]).fails(1, &["cpu.realtimeRuntime"]);
+        update(&c, &["--memory-swap", "5M"]).fails(1, &["memory.swap", "memory limit"]);
+    }
+}
+
 fn of_a_paused_container() {
-    not_yet("update");
     needs(&[Controller("pids")]);
     let c = Bundle::new().start();
     c.cmd0("pause").run().ok();
@@ -180,11 +429,11 @@ fn of_a_paused_container() {
 }
 
 fn unknown_container() {
-    not_yet("update");
     Cmd::runtime()
         .args(["update", "--pids-limit", "5", "nobody"])
         .run()
         .fails(1, &["does not exist"]);
+    not_yet("events");
     Cmd::runtime()
         .args(["events", "--stats", "nobody"])
         .run()

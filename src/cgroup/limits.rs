@@ -4,7 +4,7 @@ use super::prepare::Blocked;
 use super::{CgroupDir, Prepared, prepare::words, read};
 use crate::plan::cgroup::{Cgroup as Plan, Missing, Write};
 use crate::sys::{self, errno, fs};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -15,12 +15,94 @@ impl Prepared {
     }
 }
 
-/// Changes the limits of a cgroup that is in use.
-pub fn limit(dir: &CgroupDir, writes: &[Write]) -> Result<()> {
-    write_all(dir, writes, None)
+/// Changes the limits of a cgroup that is in use: all of them, or none. What is returned can take them back.
+pub fn change<'a>(dir: &'a CgroupDir, writes: &[Write]) -> Result<Changed<'a>> {
+    let mut changed = Changed {
+        dir,
+        before: Vec::new(),
+    };
+    let written = write_with(dir, writes, None, |w| {
+        let before = before(dir, w);
+        dir.write(&w.file, &w.value)?;
+        changed.before.extend(before);
+        Ok(())
+    });
+    match written {
+        Ok(()) => Ok(changed),
+        Err(e) => Err(changed.undo(e)),
+    }
+}
+
+/// What the files of a cgroup held before [`change`].
+pub struct Changed<'a> {
+    dir: &'a CgroupDir,
+    /// Files and what to write to them, in the order in which they were changed.
+    before: Vec<(String, String)>,
+}
+
+impl Changed<'_> {
+    /// Takes the changes back after an error, which is the one reported.
+    pub fn undo(self, mut error: Error) -> Error {
+        for (file, value) in self.before.iter().rev() {
+            if let Err(e) = self.dir.write(file, value) {
+                error = anyhow!("{error:#}; then restore '{}': {e}", value.trim_end());
+            }
+        }
+        error
+    }
+}
+
+/// What to write where so that a file is again as it is now: nothing for one that cannot be read.
+fn before(dir: &CgroupDir, w: &Write) -> Vec<(String, String)> {
+    let read = |file: &str| {
+        let text = dir.read(file).ok()?;
+        Some((file.to_string(), as_written(w, text.trim_end())))
+    };
+    match w.file.as_str() {
+        // what is no longer idle gets the usual weight, and what is idle takes none
+        "cpu.idle" => match read("cpu.idle") {
+            Some((file, idle)) if idle == "0" => {
+                let weight = read("cpu.weight");
+                weight.into_iter().chain([(file, idle)]).collect()
+            }
+            idle => idle.into_iter().collect(),
+        },
+        file => read(file).into_iter().collect(),
+    }
+}
+
+/// A file's text in the form in which it is written; of a file with a line for each device that of the device in question.
+fn as_written(w: &Write, text: &str) -> String {
+    let key = w.value.split_ascii_whitespace().next().unwrap_or_default();
+    let line = |key: &str| {
+        let mut lines = text.lines();
+        lines.find(|l| l.split_ascii_whitespace().next() == Some(key))
+    };
+    let (line, none) = match w.file.as_str() {
+        "io.max" => (line(key), " rbps=max wbps=max riops=max wiops=max"),
+        "io.latency" => (line(key), " target=0"),
+        "io.weight" | "io.bfq.weight" if key.contains(':') => (line(key), " default"),
+        "io.weight" | "io.bfq.weight" => (text.lines().next(), ""),
+        "rdma.max" | "misc.max" => (line(key), " max"),
+        // followed by the reason when it is invalid
+        "cpuset.cpus.partition" => (text.split_ascii_whitespace().next(), ""),
+        // an empty write would not reach the kernel
+        _ if text.is_empty() => (Some("\n"), ""),
+        _ => (Some(text), ""),
+    };
+    line.map_or_else(|| format!("{key}{none}"), String::from)
 }
 
 fn write_all(dir: &CgroupDir, writes: &[Write], blocked: Option<&Blocked>) -> Result<()> {
+    write_with(dir, writes, blocked, |w| dir.write(&w.file, &w.value))
+}
+
+fn write_with(
+    dir: &CgroupDir,
+    writes: &[Write],
+    blocked: Option<&Blocked>,
+    mut write: impl FnMut(&Write) -> sys::Result<()>,
+) -> Result<()> {
     check_usage(dir, writes)?;
     let mut written: Option<&str> = None;
     let mut later = Vec::new();
@@ -28,7 +110,7 @@ fn write_all(dir: &CgroupDir, writes: &[Write], blocked: Option<&Blocked>) -> Re
         if written == Some(w.field.as_str()) {
             continue; // an alternative that another file has taken
         }
-        match dir.write(&w.file, &w.value) {
+        match write(w) {
             Ok(()) if w.missing == Missing::TryNext => written = Some(&w.field),
             Ok(()) => {}
             Err(e) if missing(&e) && w.missing != Missing::Refuse => {}
@@ -37,8 +119,7 @@ fn write_all(dir: &CgroupDir, writes: &[Write], blocked: Option<&Blocked>) -> Re
         }
     }
     for w in later {
-        dir.write(&w.file, &w.value)
-            .map_err(|e| explain(dir, w, &e, blocked))?;
+        write(w).map_err(|e| explain(dir, w, &e, blocked))?;
     }
     Ok(())
 }
@@ -50,20 +131,21 @@ fn missing(e: &sys::Error) -> bool {
 /// Nothing is written when a limit is at or below what is in use (`memory.checkBeforeUpdate`). A cgroup that cannot be read is not
 /// in use.
 fn check_usage(dir: &CgroupDir, writes: &[Write]) -> Result<()> {
-    if writes.iter().all(|w| w.above_usage.is_none()) {
-        return Ok(());
-    }
-    let Some(usage) = dir
-        .read("memory.current")
-        .ok()
-        .and_then(|t| t.trim().parse::<u64>().ok())
-    else {
-        return Ok(());
-    };
+    let number = |file| dir.read(file).ok()?.trim().parse::<u64>().ok();
     for w in writes {
-        if let Some(limit) = w.above_usage.filter(|l| *l <= usage) {
+        let Some(limit) = w.above_usage else { continue };
+        let Some(mut usage) = number("memory.current") else {
+            continue;
+        };
+        let mut what = "memory";
+        if w.file == "memory.swap.max" {
+            // the config's field is for both together
+            usage += number("memory.swap.current").unwrap_or(0);
+            what = "memory+swap";
+        }
+        if limit <= usage {
             bail!(
-                "{}: rejecting limit {limit} <= usage {usage}; give more than is in use",
+                "{}: rejecting {what} limit {limit} <= usage {usage}; give more than is in use",
                 w.field
             );
         }
@@ -197,11 +279,11 @@ mod tests {
     fn the_first_file_of_an_alternative() {
         let io = writes(json!({"blockIO": {"weight": 100}}));
         let (_t, dir) = fake(&[("io.bfq.weight", ""), ("io.weight", "")]);
-        limit(&dir, &io).unwrap();
+        write_all(&dir, &io, None).unwrap();
         assert_eq!(dir.read("io.bfq.weight").unwrap(), "100");
         assert_eq!(dir.read("io.weight").unwrap(), "");
         let (_t, dir) = fake(&[("io.weight", "")]);
-        limit(&dir, &io).unwrap();
+        write_all(&dir, &io, None).unwrap();
         assert_eq!(dir.read("io.weight").unwrap(), "910");
     }
 
@@ -209,12 +291,12 @@ mod tests {
     fn what_may_be_missing() {
         let (_t, dir) = fake(&[("memory.max", ""), ("hugetlb.2MB.max", "")]);
         let r = json!({"memory": {"limit": 5, "swap": 5}, "hugepageLimits": [{"pageSize": "2MB", "limit": 0}]});
-        limit(&dir, &writes(r)).unwrap();
+        write_all(&dir, &writes(r), None).unwrap();
         assert_eq!(dir.read("memory.max").unwrap(), "5");
         let (_t, dir) = fake(&[("memory.max", ""), ("cgroup.controllers", "memory\n")]);
         let r = json!({"memory": {"limit": 5, "swap": 6}});
         assert_eq!(
-            limit(&dir, &writes(r)).unwrap_err().to_string(),
+            write_all(&dir, &writes(r), None).unwrap_err().to_string(),
             "linux.resources.memory.swap: memory.swap.max is not there: the controller is enabled, but this kernel has no such file; remove the limit"
         );
         assert_eq!(dir.read("memory.max").unwrap(), "");
@@ -227,7 +309,7 @@ mod tests {
         let r = writes(json!({"memory": {"limit": 5}}));
         let control = t.path().join("a/cgroup.subtree_control");
         assert_eq!(
-            limit(&dir, &r).unwrap_err().to_string(),
+            write_all(&dir, &r, None).unwrap_err().to_string(),
             format!(
                 "linux.resources.memory.limit: memory.max is not there: controller 'memory' not available: it is not enabled in '{}'; write +memory there",
                 control.display()
@@ -255,11 +337,11 @@ mod tests {
             writes(json!({"memory": {"limit": limit, "swap": 500, "checkBeforeUpdate": true}}))
         };
         assert_eq!(
-            limit(&dir, &memory(100)).unwrap_err().to_string(),
-            "linux.resources.memory.limit: rejecting limit 100 <= usage 100; give more than is in use"
+            write_all(&dir, &memory(100), None).unwrap_err().to_string(),
+            "linux.resources.memory.limit: rejecting memory limit 100 <= usage 100; give more than is in use"
         );
         assert_eq!(dir.read("memory.swap.max").unwrap(), "old");
-        limit(&dir, &memory(101)).unwrap();
+        write_all(&dir, &memory(101), None).unwrap();
         assert_eq!(dir.read("memory.max").unwrap(), "101");
     }
 

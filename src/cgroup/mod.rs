@@ -11,7 +11,7 @@ mod limits;
 mod prepare;
 
 pub use devices::replace_devices;
-pub use limits::limit;
+pub use limits::{Changed, change};
 pub use prepare::{Prepared, prepare};
 
 use crate::sys::{self, errno, fs, process};

@@ -191,7 +191,7 @@ fn looks_like_systemd(path: &Path) -> bool {
 }
 
 /// Paths of linux.devices: a default device that the config makes itself is the config's business.
-fn nodes_given(linux: Option<&Linux>) -> Vec<&Path> {
+pub(super) fn nodes_given(linux: Option<&Linux>) -> Vec<&Path> {
     linux
         .and_then(|l| l.devices().as_ref())
         .map_or_else(Vec::new, |d| d.iter().map(|d| d.path().as_path()).collect())

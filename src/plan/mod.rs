@@ -21,6 +21,7 @@ pub mod resources;
 pub mod rootfs;
 pub mod seccomp;
 pub mod sysctl;
+pub mod update;
 pub mod users;
 pub mod violations;
 

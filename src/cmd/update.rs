@@ -1,0 +1,126 @@
+//! `husk update`: all that is asked for, or nothing.
+
+use crate::host::Host;
+use crate::plan::update::{self, Update};
+use crate::state::{Root, StateDir, Status};
+use crate::sys::fs::{self, Lock};
+use crate::{cgroup, cli, config, log};
+use anyhow::{Context, Error, Result, bail};
+use serde_json::{Map, Value};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
+    for (given, flag) in [
+        (&args.l3_cache_schema, "--l3-cache-schema"),
+        (&args.mem_bw_schema, "--mem-bw-schema"),
+    ] {
+        if given.is_some() {
+            bail!("{flag}: linux.intelRdt is not supported yet; leave it out");
+        }
+    }
+    let id = &args.id;
+    // before the lock: whoever writes to standard input may take their time
+    let asked = match args.resources.as_deref() {
+        Some(file) => read(file)?,
+        None => asked(&args),
+    };
+    let dir = StateDir::open_locked(&Root::new(global)?, id, Lock::Exclusive)?;
+    let (state, status) = dir.load_with_status()?;
+    if !matches!(status, Status::Created | Status::Running | Status::Paused) {
+        bail!("update '{id}': container not running: it is {status}");
+    }
+    let Some(cgroup) = state.open_cgroup()? else {
+        bail!(
+            "update '{id}': it has no cgroup, which alone has limits; give it one by cgroupsPath"
+        );
+    };
+    let json = fs::read_at(dir.fd(), "config.json")?;
+    let spec =
+        config::parse_spec(&json, &mut Vec::new()).context("read the container's config.json")?;
+    let mut config = config::tree(&json)?;
+    let has = config.pointer("/linux/resources").unwrap_or(&Value::Null);
+    let planned = update::plan(&spec, has, &asked).map_err(|v| match &args.resources {
+        Some(file) => v.in_file(file),
+        None => v.into(),
+    })?;
+    for warning in &planned.warnings {
+        log::warn(warning);
+    }
+    let Update {
+        resources,
+        writes,
+        devices,
+        ..
+    } = planned;
+    config["linux"]["resources"] = resources;
+    let failed = || format!("update '{id}'");
+    let changed = cgroup::change(&cgroup, &writes).with_context(failed)?;
+    if let Some(rules) = &devices
+        && let Err(e) = cgroup::replace_devices(&cgroup, &rules.after)
+        && !global
+            .rootless
+            .choice()
+            .map_or_else(|| Ok::<_, Error>(Host::probe(&spec)?.rootless()), Ok)?
+    {
+        return Err(changed.undo(e)).with_context(failed);
+    }
+    if let Err(e) = dir.replace_config(&serde_json::to_vec(&config)?) {
+        if let Some(rules) = &devices {
+            _ = cgroup::replace_devices(&cgroup, &rules.before);
+        }
+        return Err(changed.undo(e)).with_context(failed);
+    }
+    Ok(0)
+}
+
+fn read(file: &Path) -> Result<Value> {
+    let json = if file == Path::new("-") {
+        fs::read_all(std::io::stdin().as_fd())
+    } else {
+        fs::read_at(fs::CWD, file)
+    };
+    config::parse_resources(&json.context("--resources")?)
+        .with_context(|| format!("--resources: {}", file.display()))
+}
+
+/// The options in the form of linux.resources.
+fn asked(args: &cli::Update) -> Value {
+    let mut all = Map::new();
+    let mut set = |section: &str, field: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            let section = all.entry(section).or_insert_with(|| Map::new().into());
+            section[field] = value;
+        }
+    };
+    set("blockIO", "weight", args.blkio_weight.map(Value::from));
+    for (field, value) in [
+        ("period", args.cpu_period),
+        ("burst", args.cpu_burst),
+        ("shares", args.cpu_share),
+        ("realtimePeriod", args.cpu_rt_period),
+    ] {
+        set("cpu", field, value.map(Value::from));
+    }
+    for (field, value) in [
+        ("quota", args.cpu_quota),
+        ("realtimeRuntime", args.cpu_rt_runtime),
+        ("idle", args.cpu_idle),
+    ] {
+        set("cpu", field, value.map(Value::from));
+    }
+    for (field, value) in [("cpus", &args.cpuset_cpus), ("mems", &args.cpuset_mems)] {
+        set("cpu", field, value.as_deref().map(Value::from));
+    }
+    for (field, value) in [
+        ("kernel", args.kernel_memory),
+        ("kernelTCP", args.kernel_memory_tcp),
+        ("limit", args.memory),
+        ("reservation", args.memory_reservation),
+        ("swap", args.memory_swap),
+    ] {
+        set("memory", field, value.map(Value::from));
+    }
+    set("pids", "limit", args.pids_limit.map(Value::from));
+    all.into()
+}
