@@ -11,6 +11,7 @@ use clap::builder::styling::Styles;
 use clap::{Args, Command, Parser, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Lines 1 and 2 are those of runc's help; scripts look for them.
 const TEMPLATE: &str =
@@ -30,9 +31,10 @@ COMMANDS:
    resume      let a paused container go on
    delete      remove what is left of a container
    update      change the limits of a container
+   events      show what a container uses, and its OOM kills, as JSON
    spec        write a new config.json
    features    show what husk can do, as JSON
-   events, checkpoint, restore
+   checkpoint, restore
                not supported yet
 
 'husk COMMAND --help' says more about each.
@@ -164,6 +166,7 @@ pub enum Verb {
     Resume(Resume),
     Delete(Delete),
     Update(Box<Update>),
+    Events(Events),
     Spec(Spec),
     Features(Features),
     /// `--version`, with the name under which husk was called.
@@ -529,6 +532,52 @@ fn size(text: &str) -> Result<i64, String> {
     }
 }
 
+/// Show what a container uses, and its OOM kills, as JSON
+///
+/// Prints a line every few seconds, and one for each process that the kernel kills for want of memory, until the container ends.
+#[derive(Debug, Parser)]
+#[command(after_help = "EXAMPLE:\n   husk events --stats web | jq .data.memory.usage")]
+pub struct Events {
+    /// Time between two lines
+    #[arg(long, value_name = "TIME", value_parser = interval, default_value = "5s")]
+    pub interval: Duration,
+    /// Print one line and return
+    #[arg(long)]
+    pub stats: bool,
+    pub id: String,
+}
+
+/// A time as Go's programs take it, "100ms", "1m30s": more than none.
+fn interval(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{text}' is not a time; give one such as 100ms, 5s or 1m30s");
+    let mut rest = text;
+    let mut sum = 0.0;
+    while !rest.is_empty() {
+        let number = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let unit = number.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.');
+        let n: f64 = rest[..rest.len() - number.len()]
+            .parse()
+            .map_err(|_| bad())?;
+        sum += n * match &number[..number.len() - unit.len()] {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        rest = unit;
+    }
+    match Duration::try_from_secs_f64(sum) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(format!(
+            "duration interval must be greater than 0; {}",
+            bad()
+        )),
+    }
+}
+
 /// Write a new config.json
 ///
 /// The configuration runs "sh" on a terminal, in namespaces of its own and with few capabilities, on the read-only root
@@ -675,9 +724,10 @@ fn read_verb(name: String, verb: &str, rest: impl Iterator<Item = OsString>) -> 
         "resume" => Verb::Resume(read(bin, rest)?),
         "delete" => Verb::Delete(read(bin, rest)?),
         "update" => Verb::Update(Box::new(read(bin, rest)?)),
+        "events" => Verb::Events(read(bin, rest)?),
         "spec" => Verb::Spec(read(bin, rest)?),
         "features" => Verb::Features(read(bin, rest)?),
-        "events" | "checkpoint" | "restore" => {
+        "checkpoint" | "restore" => {
             return Err(not_yet(bin, rest));
         }
         _ => {
@@ -802,6 +852,7 @@ mod tests {
             Resume::command(),
             Delete::command(),
             Update::command(),
+            Events::command(),
             Spec::command(),
             Features::command(),
         ] {
@@ -907,6 +958,26 @@ mod tests {
             panic!()
         };
         assert_eq!(u.resources.as_deref(), Some("-".as_ref()));
+    }
+
+    #[test]
+    fn intervals_as_go_takes_them() {
+        for (text, ms) in [
+            ("5s", 5000),
+            ("100ms", 100),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("2000us", 2),
+        ] {
+            assert_eq!(interval(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "0s", "0", "5", "s", "-5s", "1x", "1s2", "1..5s"] {
+            assert!(interval(bad).is_err(), "{bad}");
+        }
+        let Verb::Events(e) = verb("husk events --stats web") else {
+            panic!()
+        };
+        assert_eq!((e.interval, e.stats), (Duration::from_secs(5), true));
     }
 
     #[test]

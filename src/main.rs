@@ -61,6 +61,7 @@ fn command(args: Arguments) -> i32 {
         Verb::Resume(args) => cmd::resume::run(&global, args),
         Verb::Delete(args) => cmd::delete::run(&global, args),
         Verb::Update(args) => cmd::update::run(&global, *args),
+        Verb::Events(args) => cmd::events::run(&global, args),
         Verb::Spec(args) => cmd::spec::run(args),
         Verb::Features(_) => cmd::features::run(),
         Verb::Version(name) => cmd::features::version(&name),

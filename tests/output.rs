@@ -31,7 +31,7 @@ fn version() {
 fn help_of_each_verb() {
     let verbs = [
         "create", "delete", "exec", "kill", "list", "pause", "ps", "resume", "run", "spec",
-        "start", "state", "features", "update",
+        "start", "state", "features", "update", "events",
     ];
     for verb in verbs {
         let o = Cmd::new(process::runtime())

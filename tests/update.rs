@@ -28,15 +28,13 @@ tests![
     refused_by_name,
     unknown_container,
     stats,
+    stats_of_everything,
+    events_of_a_stopped_container,
+    events_bad_interval,
+    events_end_with_the_container,
     oom_event,
+    oom_event_of_the_end,
 ];
-
-fn not_yet(verb: &str) {
-    not_in_husk_yet(
-        || Cmd::runtime().args([verb, "x"]).run(),
-        "not supported yet",
-    );
-}
 
 /// `update` with a file of resources.
 fn update_from(c: &Container, resources: Value) -> Output {
@@ -433,7 +431,6 @@ fn unknown_container() {
         .args(["update", "--pids-limit", "5", "nobody"])
         .run()
         .fails(1, &["does not exist"]);
-    not_yet("events");
     Cmd::runtime()
         .args(["events", "--stats", "nobody"])
         .run()
@@ -441,7 +438,6 @@ fn unknown_container() {
 }
 
 fn stats() {
-    not_yet("events");
     let c = Bundle::new().start();
     let o = Cmd::runtime().args(["events", "--stats", &c.id]).run().ok();
     let s = o.json();
@@ -459,8 +455,124 @@ fn stats() {
     }
 }
 
+fn stats_of_everything() {
+    needs(&[
+        Controller("memory"),
+        Controller("cpu"),
+        Controller("pids"),
+        Controller("io"),
+        Swap,
+        Disk,
+    ]);
+    let limits = json!({
+        "memory": {"limit": 100 << 20, "swap": 150 << 20},
+        "pids": {"limit": 20},
+        "cpu": {"quota": 10_000},
+    });
+    let disk = std::env::var("HUSK_TEST_DISK").unwrap();
+    let dir = std::path::Path::new(&disk).join(format!("husk-test-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let b = Bundle::new().set("/linux/resources", limits);
+    let c = b.bind(&dir, "/tmp", &[]).start();
+    c.exec(&[], &["burn", "400", ";", "direct-write", "/tmp/file", "1"])
+        .ok();
+    let o = Cmd::runtime().args(["events", "--stats", &c.id]).run().ok();
+    fs::remove_dir_all(&dir).unwrap();
+    let d = &o.json()["data"];
+    let n = |pointer: &str| {
+        let v = d.pointer(pointer);
+        v.and_then(Value::as_u64)
+            .unwrap_or_else(|| panic!("{pointer}: {v:?} of {o}"))
+    };
+    let (total, parts) = (
+        n("/cpu/usage/total"),
+        n("/cpu/usage/user") + n("/cpu/usage/kernel"),
+    );
+    assert!(total > 30_000_000, "ns: {o}");
+    assert!(total.abs_diff(parts) <= 2000, "{total} and {parts}: {o}");
+    assert!(n("/cpu/throttling/periods") > 0, "{o}");
+    assert!(n("/cpu/throttling/throttledTime") > 1_000_000, "{o}");
+    assert_eq!(n("/memory/usage/limit"), 100 << 20);
+    assert_eq!(n("/memory/swap/limit"), 150 << 20);
+    assert!(n("/memory/raw/anon") > 0 && n("/memory/usage/max") >= n("/memory/usage/usage"));
+    assert_eq!(n("/pids/limit"), 20);
+    let rows = d["blkio"]["ioServiceBytesRecursive"].as_array().unwrap();
+    let written = rows
+        .iter()
+        .find(|r| r["op"] == "Write" && r["value"] == 1 << 20);
+    assert!(written.is_some(), "1 MiB: {o}");
+    assert!(d["hugetlb"].is_object() && d["intel_rdt"].is_object());
+    for section in ["cpu", "memory", "blkio"] {
+        if std::path::Path::new("/proc/pressure").exists() {
+            let psi = &d[section]["psi"];
+            assert!(psi["some"]["avg10"].is_number(), "{section}: {o}");
+            assert!(psi["full"]["total"].is_number(), "{section}: {o}");
+        }
+    }
+}
+
+fn events_of_a_stopped_container() {
+    let c = Bundle::new().start();
+    c.stop();
+    for options in [&["--stats"][..], &[]] {
+        Cmd::runtime()
+            .arg("events")
+            .args(options)
+            .arg(&c.id)
+            .run()
+            .fails(1, &["is not running"]);
+    }
+}
+
+fn events_bad_interval() {
+    let c = Bundle::new().start();
+    for bad in ["0s", "soon", "-1s"] {
+        let interval = format!("--interval={bad}");
+        let o = Cmd::runtime().args(["events", &interval, &c.id]).run();
+        assert_ne!(o.code, 0, "{o}");
+    }
+}
+
+fn events_end_with_the_container() {
+    let c = Bundle::new().start();
+    let events = Cmd::runtime()
+        .args(["events", "--interval", "50ms", &c.id])
+        .spawn();
+    wait_until("statistics come", || events.out().lines().count() >= 3);
+    assert!(!events.ended());
+    c.stop();
+    // runc waits for the cgroup's end
+    if is_husk() {
+        wait_until("it ends", || events.ended());
+    }
+    c.delete();
+    let o = events.wait().ok();
+    assert!(o.jsons().iter().all(|e| e["type"] == "stats"), "{o}");
+}
+
+/// The kernel kills the container's own process: the record still comes.
+fn oom_event_of_the_end() {
+    runc_fails("the container's end may be told first");
+    needs(&[Controller("memory")]);
+    let b = Bundle::new()
+        .set(
+            "/linux/resources",
+            json!({"memory": {"limit": 30 << 20, "swap": 30 << 20}}),
+        )
+        .payload(&["sleep", "0.5", ";", "alloc", "60", ";", "wait"]);
+    let c = b.create();
+    let events = Cmd::runtime()
+        .args(["events", "--interval", "100ms", &c.id])
+        .spawn();
+    wait_until("it looks", || !events.out().is_empty());
+    c.start();
+    wait_until("it ends", || events.ended());
+    let o = events.wait().ok();
+    let ooms = o.jsons().iter().filter(|e| e["type"] == "oom").count();
+    assert_eq!(ooms, 1, "{o}");
+}
+
 fn oom_event() {
-    not_yet("events");
     needs(&[Controller("memory")]);
     let b = Bundle::new().set(
         "/linux/resources",

@@ -9,6 +9,7 @@
 mod devices;
 mod limits;
 mod prepare;
+pub mod stats;
 
 pub use devices::replace_devices;
 pub use limits::{Changed, change};

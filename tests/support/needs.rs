@@ -1,6 +1,6 @@
 //! What a test needs of the host and of the runtime, and what happens when it is not there.
 
-use super::process::{Cmd, Output, runtime};
+use super::process::{Cmd, runtime};
 use super::runner::Skip;
 use std::fs;
 use std::panic::panic_any;
@@ -130,15 +130,6 @@ pub fn is_husk() -> bool {
 pub fn husk_only(reason: &str) {
     if !is_husk() {
         panic_any(Skip(format!("husk only: {reason}")));
-    }
-}
-
-/// Skips the test with husk, which does not have what it tests; but husk must say so, by name.
-pub fn not_in_husk_yet(refused: impl FnOnce() -> Output, refusal: &str) {
-    if is_husk() {
-        let output = refused().exits(1);
-        assert!(output.err.contains(refusal), "{refusal}: {output}");
-        panic_any(Skip(format!("not in husk yet: {refusal}")));
     }
 }
 
