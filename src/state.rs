@@ -166,7 +166,7 @@ pub struct State {
     #[serde(skip)]
     pub ready: bool,
     pub cgroup: Option<Cgroup>,
-    /// False: init's end does not end the other processes, only the cgroup knows them.
+    /// Made for it. Without, and in one that it has joined, init's end does not end the other processes: only the cgroup knows them.
     pub own_pid_namespace: bool,
     /// Processes join a session keyring of the container's own (not --no-new-keyring).
     pub own_keyring: bool,

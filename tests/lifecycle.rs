@@ -38,6 +38,8 @@ tests![
     kill_unknown_signal,
     kill_stopped,
     kill_all_without_pid_namespace,
+    kill_all_in_a_joined_pid_namespace,
+    kill_all_in_nested_cgroups,
     delete_created,
     delete_running_is_refused,
     delete_force_running,
@@ -49,6 +51,9 @@ tests![
     list_empty,
     ps_formats,
     pause_and_resume,
+    pause_holds_nested_cgroups,
+    ps_of_nested_cgroups,
+    ps_of_a_threaded_cgroup,
     pause_needs_a_running_container,
     exit_code_of_a_detached_container,
     annotations_are_in_the_state,
@@ -399,6 +404,100 @@ fn kill_all_without_pid_namespace() {
     wait_until("all are gone", || c.cgroup_file("cgroup.procs").is_empty());
     c.wait_status("stopped");
     c.delete();
+}
+
+/// As in a pod that shares one: the namespace, and so its other processes, outlive the container's first.
+fn kill_all_in_a_joined_pid_namespace() {
+    let pod = Bundle::new().start();
+    let c = Bundle::new()
+        .namespace("pid", Some(&format!("/proc/{}/ns/pid", pod.pid())))
+        .payload(&["spawn", "wait", ";", "wait"])
+        .start();
+    wait_until("two processes", || c.out().matches("ready").count() == 2);
+    c.kill("KILL").ok();
+    wait_until("both are gone", || c.cgroup_file("cgroup.procs").is_empty());
+    c.wait_status("stopped");
+    c.delete();
+    assert_eq!(pod.status(), "running");
+}
+
+/// A container without a pid namespace, with processes two cgroups down.
+fn nested(b: Bundle) -> Container {
+    let c = b.start();
+    fs::create_dir_all(c.cgroup_dir().join("one/two")).unwrap();
+    for sub in ["one", "one/two"] {
+        c.exec(&["--detach", "--cgroup", sub], &["wait"]).ok();
+        wait_until("a process is in there", || {
+            !c.cgroup_file(&format!("{sub}/cgroup.procs")).is_empty()
+        });
+    }
+    c
+}
+
+fn kill_all_in_nested_cgroups() {
+    let c = nested(Bundle::new().without_namespace("pid"));
+    c.kill("KILL").ok();
+    for sub in ["", "one/", "one/two/"] {
+        wait_until("all are gone", || {
+            c.cgroup_file(&format!("{sub}cgroup.procs")).is_empty()
+        });
+    }
+    c.wait_status("stopped");
+    let dir = c.cgroup_dir();
+    c.delete();
+    assert!(!dir.exists());
+}
+
+fn pause_holds_nested_cgroups() {
+    let c = nested(Bundle::new());
+    c.cmd0("pause").run().ok();
+    for sub in ["", "one/", "one/two/"] {
+        let events = c.cgroup_file(&format!("{sub}cgroup.events"));
+        assert!(events.contains("frozen 1"), "{sub}: {events}");
+    }
+    // one that froze itself stays so
+    fs::write(c.cgroup_dir().join("one/two/cgroup.freeze"), "1").unwrap();
+    c.cmd0("resume").run().ok();
+    wait_until("the first goes on", || {
+        c.cgroup_file("one/cgroup.events").contains("frozen 0")
+    });
+    assert!(c.cgroup_file("one/two/cgroup.events").contains("frozen 1"));
+    assert_eq!(c.status(), "running");
+    // what is frozen is killed all the same
+    Cmd::runtime().args(["delete", "--force", &c.id]).run().ok();
+    assert!(!c.cgroup_dir().exists());
+    c.forget();
+}
+
+fn ps_pids(c: &Container) -> Vec<i32> {
+    let o = Cmd::runtime()
+        .args(["ps", "--format", "json", &c.id])
+        .run()
+        .ok();
+    let mut pids: Vec<i32> = serde_json::from_value(o.json()).unwrap();
+    pids.sort();
+    pids
+}
+
+fn ps_of_nested_cgroups() {
+    let c = nested(Bundle::new());
+    let all = ["", "one/", "one/two/"].map(|sub| c.cgroup_file(&format!("{sub}cgroup.procs")));
+    let mut want: Vec<i32> = all.iter().map(|pid| pid.parse().unwrap()).collect();
+    want.sort();
+    assert_eq!(ps_pids(&c), want);
+}
+
+/// The kernel lists the processes of a threaded subtree at its root, and only threads below.
+fn ps_of_a_threaded_cgroup() {
+    runc_fails("it takes threads for processes");
+    let c = Bundle::new().start();
+    let sub = c.cgroup_dir().join("threads");
+    fs::create_dir(&sub).unwrap();
+    fs::write(sub.join("cgroup.type"), "threaded").unwrap();
+    let pid = c.pid();
+    fs::write(sub.join("cgroup.threads"), pid.to_string()).unwrap();
+    assert!(!c.cgroup_file("threads/cgroup.threads").is_empty());
+    assert_eq!(ps_pids(&c), [pid]);
 }
 
 fn delete_created() {

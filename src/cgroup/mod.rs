@@ -165,10 +165,19 @@ impl CgroupDir {
     pub fn freeze(&self) -> Result<()> {
         self.write("cgroup.freeze", "1")
             .with_context(|| format!("freeze cgroup '{}'", self.path.display()))?;
-        if !self.wait_event("frozen", true, PATIENCE)? {
+        let failed = || format!("freeze cgroup '{}'", self.path.display());
+        let end = Instant::now() + PATIENCE;
+        // a cgroup with processes of its own is told to be frozen when they are, whatever those below it do
+        let mut frozen = wait_event(self.fd(), "frozen", true, end).with_context(failed)?;
+        each_below(self.fd(), |_, _, below| {
+            frozen &= wait_event(below, "frozen", true, end)?;
+            Ok(())
+        })
+        .with_context(failed)?;
+        if !frozen {
             bail!(
-                "freeze cgroup '{}': not frozen after {} s; a process in it does not leave the kernel",
-                self.path.display(),
+                "{}: not frozen after {} s; a process in it does not leave the kernel",
+                failed(),
                 PATIENCE.as_secs()
             );
         }
@@ -298,31 +307,34 @@ impl CgroupDir {
         }
     }
 
-    /// Waits until a key of cgroup.events has a value; false when the time ran out first. A cgroup that is gone has no processes.
     fn wait_event(&self, key: &str, value: bool, limit: Duration) -> Result<bool> {
-        let text = || format!("wait for cgroup '{}'", self.path.display());
-        let end = Instant::now() + limit;
-        let fd = match fs::openat(self.fd(), "cgroup.events", fs::O_RDONLY, 0) {
-            Ok(fd) => fd,
+        wait_event(self.fd(), key, value, Instant::now() + limit)
+            .with_context(|| format!("wait for cgroup '{}'", self.path.display()))
+    }
+}
+
+/// Waits until a key of cgroup.events has a value; false when the time ran out first. A cgroup that is gone has no processes.
+fn wait_event(dir: BorrowedFd, key: &str, value: bool, end: Instant) -> sys::Result<bool> {
+    let fd = match fs::openat(dir, "cgroup.events", fs::O_RDONLY, 0) {
+        Ok(fd) => fd,
+        Err(e) if gone(&e) => return Ok(true),
+        Err(e) => return Err(e),
+    };
+    let mut buf = [0u8; 256];
+    loop {
+        let n = match fs::pread(fd.as_fd(), &mut buf) {
+            Ok(n) => n,
             Err(e) if gone(&e) => return Ok(true),
-            Err(e) => return Err(e).with_context(text),
+            Err(e) => return Err(e),
         };
-        let mut buf = [0u8; 256];
-        loop {
-            let n = match fs::pread(fd.as_fd(), &mut buf) {
-                Ok(n) => n,
-                Err(e) if gone(&e) => return Ok(true),
-                Err(e) => return Err(e).with_context(text),
-            };
-            if value_of(&String::from_utf8_lossy(&buf[..n]), key) == Some(u64::from(value)) {
-                return Ok(true);
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            process::poll(&[(fd.as_fd(), process::POLLPRI)], Some(left)).with_context(text)?;
+        if value_of(&String::from_utf8_lossy(&buf[..n]), key) == Some(u64::from(value)) {
+            return Ok(true);
         }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        process::poll(&[(fd.as_fd(), process::POLLPRI)], Some(left))?;
     }
 }
 
@@ -362,13 +374,16 @@ fn value_of(text: &str, key: &str) -> Option<u64> {
     })
 }
 
-/// A threaded cgroup lists only threads; a signal to a thread's id reaches its process.
 fn pids(dir: BorrowedFd) -> sys::Result<Vec<i32>> {
-    let text = match fs::read_at(dir, "cgroup.procs") {
-        Err(e) if e.errno() == errno::EOPNOTSUPP => fs::read_at(dir, "cgroup.threads"),
+    match pids_of(dir, "cgroup.procs") {
+        // A threaded cgroup lists only threads; a signal to a thread's id reaches its process.
+        Err(e) if e.errno() == errno::EOPNOTSUPP => pids_of(dir, "cgroup.threads"),
         r => r,
-    };
-    match text {
+    }
+}
+
+fn pids_of(dir: BorrowedFd, file: &str) -> sys::Result<Vec<i32>> {
+    match fs::read_at(dir, file) {
         Ok(text) => Ok(String::from_utf8_lossy(&text)
             .lines()
             .filter_map(|l| l.parse().ok())
@@ -379,9 +394,21 @@ fn pids(dir: BorrowedFd) -> sys::Result<Vec<i32>> {
 }
 
 fn procs_below(dir: BorrowedFd, out: &mut Vec<i32>) -> sys::Result<()> {
-    out.extend(pids(dir)?);
+    let mut file = "cgroup.procs";
+    match pids_of(dir, file) {
+        Err(e) if e.errno() == errno::EOPNOTSUPP => {
+            file = "cgroup.threads";
+            out.extend(pids_of(dir, file)?);
+        }
+        own => out.extend(own?),
+    }
     each_below(dir, |_, _, cgroup| {
-        out.extend(pids(cgroup)?);
+        match pids_of(cgroup, file) {
+            Ok(pids) => out.extend(pids),
+            // the processes of these threads are listed above, at the root of the threaded subtree
+            Err(e) if e.errno() == errno::EOPNOTSUPP => {}
+            Err(e) => return Err(e),
+        }
         Ok(())
     })
 }

@@ -102,7 +102,7 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
             .unwrap_or_default()
             .into_iter()
             .collect(),
-        own_pid_namespace: !plan.namespaces.is_host(crate::plan::namespaces::Kind::Pid),
+        own_pid_namespace: plan.namespaces.is_new(crate::plan::namespaces::Kind::Pid),
         own_keyring: plan.new_keyring,
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
