@@ -48,6 +48,13 @@ tests![
     io_rate_holds,
     hugetlb_files,
     hugetlb_unknown_size_is_refused,
+    annotated_memory,
+    annotated_oom_group_ends_all,
+    annotated_io_latency,
+    annotated_partition,
+    annotated_partition_that_cannot_be,
+    annotated_file_that_may_be_missing,
+    annotated_values_are_checked,
 ];
 
 fn read(dir: &Path, file: &str) -> String {
@@ -608,4 +615,96 @@ fn hugetlb_files() {
 fn hugetlb_unknown_size_is_refused() {
     needs(&[Controller("hugetlb")]);
     with(json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]})).refused(&["3MB"]);
+}
+
+fn annotated(b: Bundle, limits: &[(&str, &str)]) -> Bundle {
+    husk_only("annotations of its own");
+    limits.iter().fold(b, |b, (name, value)| {
+        b.set(&format!("/annotations/dev.husk.{name}"), json!(value))
+    })
+}
+
+fn annotated_memory() {
+    needs(&[Controller("memory"), Swap]);
+    let b = with(json!({"memory": {"limit": 100 * MIB}}));
+    let limits = [
+        ("memory.high", "60M"),
+        ("memory.min", "10M"),
+        ("memory.oom.group", "true"),
+        ("memory.swap.high", "1g"),
+    ];
+    let c = annotated(b, &limits).start();
+    assert_eq!(c.cgroup_file("memory.high"), (60 * MIB).to_string());
+    assert_eq!(c.cgroup_file("memory.min"), (10 * MIB).to_string());
+    assert_eq!(c.cgroup_file("memory.oom.group"), "1");
+    assert_eq!(c.cgroup_file("memory.swap.high"), (1024 * MIB).to_string());
+    assert_eq!(c.cgroup_file("memory.max"), (100 * MIB).to_string());
+}
+
+fn annotated_oom_group_ends_all() {
+    needs(&[Controller("memory")]);
+    let limits = json!({"memory": {"limit": 30 * MIB, "swap": 30 * MIB}});
+    let c = annotated(with(limits), &[("memory.oom.group", "true")]).start();
+    c.exec(&[], &["alloc", "60"]).exits(128 + 9);
+    c.wait_status("stopped");
+}
+
+fn annotated_io_latency() {
+    needs(&[Controller("io"), Disk]);
+    let (_, major, minor) = disk();
+    let value = format!("{major}:{minor} target=75000");
+    let c = annotated(Bundle::new(), &[("io.latency", &value)]).start();
+    assert_eq!(c.cgroup_file("io.latency"), value);
+}
+
+/// Whose CPUs are nobody else's: only a child of the root, or of another partition, can be one.
+fn annotated_partition() {
+    needs(&[Controller("cpuset")]);
+    // other tests want the first two, and all at the same time
+    let cpu = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+    if cpu < 2 {
+        skip("two CPUs, and others want them");
+    }
+    for kind in ["root", "isolated", "member"] {
+        let id = format!("{}part-{kind}", crate::support::process::id_prefix());
+        let b = with(json!({"cpu": {"cpus": cpu.to_string()}}))
+            .set("/linux/cgroupsPath", json!(format!("/{id}")))
+            .payload(&["affinity", ";", "wait"]);
+        let c = annotated(b, &[("cpuset.cpus.partition", kind)]).start();
+        let dir = Path::new("/sys/fs/cgroup").join(&id);
+        assert_eq!(read(&dir, "cpuset.cpus.partition"), kind);
+        assert_eq!(c.out().lines().next(), Some(&*format!("[{cpu}]")));
+    }
+}
+
+/// The kernel takes the word and makes an invalid partition of it, which nobody would notice.
+fn annotated_partition_that_cannot_be() {
+    needs(&[Controller("cpuset")]);
+    let b = with(json!({"cpu": {"cpus": "1"}}));
+    annotated(b, &[("cpuset.cpus.partition", "root")]).refused(&[
+        "annotations[\"dev.husk.cpuset.cpus.partition\"]",
+        "'root invalid (",
+    ]);
+}
+
+fn annotated_file_that_may_be_missing() {
+    needs(&[Controller("memory"), Controller("cpu")]);
+    for (file, value, now) in [
+        ("memory.zswap.max", "64M", "67108864"),
+        ("cpu.uclamp.max", "50", "50.00"),
+    ] {
+        let b = annotated(Bundle::new(), &[(file, value)]);
+        if Bundle::new().create().cgroup_dir().join(file).exists() {
+            assert_eq!(b.start().cgroup_file(file), now);
+        } else {
+            b.refused(&[&format!("dev.husk.{file}"), file, "is not there"]);
+        }
+    }
+}
+
+fn annotated_values_are_checked() {
+    let bad = [("memory.high", "much"), ("cpuset.cpus.partition", "own")];
+    let b = annotated(Bundle::new(), &bad);
+    b.set("/linux/resources/unified/memory.high", json!("5"))
+        .refused(&["2 faults", "memory.high", "too; keep one", "'own'; give"]);
 }

@@ -111,6 +111,7 @@ fn write_with(
             continue; // an alternative that another file has taken
         }
         match write(w) {
+            Ok(()) if w.read_back => read_back(dir, w)?,
             Ok(()) if w.missing == Missing::TryNext => written = Some(&w.field),
             Ok(()) => {}
             Err(e) if missing(&e) && w.missing != Missing::Refuse => {}
@@ -123,6 +124,37 @@ fn write_with(
     }
     Ok(())
 }
+
+/// Whether the kernel does what was written. It says no only here for a partition that cannot be.
+fn read_back(dir: &CgroupDir, w: &Write) -> Result<()> {
+    let text = dir.read(&w.file)?;
+    let kept = match w.file.as_str() {
+        "io.latency" => text.lines().any(|l| l.trim() == w.value),
+        "cpu.uclamp.min" | "cpu.uclamp.max" if w.value != "max" => {
+            let same = text.trim().parse::<f64>().ok() == w.value.parse().ok();
+            // the kernel's word for 100
+            same || text.trim() == "max"
+        }
+        _ => match (text.trim().parse::<u64>(), w.value.parse::<u64>()) {
+            // down to a whole page
+            (Ok(got), Ok(asked)) => got <= asked && asked - got < LARGEST_PAGE,
+            _ => text.trim() == w.value,
+        },
+    };
+    if !kept {
+        bail!(
+            "{}: {} is '{}' after '{}' was written: the kernel does not do it; change or remove it",
+            w.field,
+            w.file,
+            text.trim(),
+            w.value
+        );
+    }
+    Ok(())
+}
+
+/// Of any machine that Linux runs on.
+const LARGEST_PAGE: u64 = 64 << 10;
 
 fn missing(e: &sys::Error) -> bool {
     e.errno() == errno::ENOENT
@@ -285,6 +317,44 @@ mod tests {
         let (_t, dir) = fake(&[("io.weight", "")]);
         write_all(&dir, &io, None).unwrap();
         assert_eq!(dir.read("io.weight").unwrap(), "910");
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let write = |file: &str, value: &str| Write {
+            read_back: true,
+            ..Write::new("field", file, value)
+        };
+        let (t, dir) = fake(&[]);
+        let check = |file: &str, value: &str, now: &str| {
+            super::super::tests::file(t.path(), &format!("a/b/{file}"), now);
+            read_back(&dir, &write(file, value)).map_err(|e| e.to_string())
+        };
+        for (file, value, now) in [
+            ("memory.high", "max", "max\n"),
+            ("memory.high", "70000", "69632\n"),
+            ("memory.oom.group", "1", "1\n"),
+            ("cpu.uclamp.min", "12.5", "12.50\n"),
+            ("cpu.uclamp.max", "100", "max\n"),
+            (
+                "io.latency",
+                "8:0 target=5",
+                "8:16 target=7\n8:0 target=5\n",
+            ),
+        ] {
+            assert_eq!(check(file, value, now), Ok(()), "{file}");
+        }
+        assert!(check("memory.high", "700000", "4096\n").is_err());
+        assert!(check("io.latency", "8:0 target=5", "").is_err());
+        assert_eq!(
+            check(
+                "cpuset.cpus.partition",
+                "root",
+                "root invalid (Cpu list in cpuset.cpus not exclusive)\n"
+            )
+            .unwrap_err(),
+            "field: cpuset.cpus.partition is 'root invalid (Cpu list in cpuset.cpus not exclusive)' after 'root' was written: the kernel does not do it; change or remove it"
+        );
     }
 
     #[test]

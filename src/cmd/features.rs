@@ -53,11 +53,15 @@ fn features() -> Value {
             },
         },
         "annotations": { "dev.husk.version": env!("CARGO_PKG_VERSION") },
-        // they name directories of the host
+        // they name directories of the host, and what is taken from others
         "potentiallyUnsafeConfigAnnotations": [
             annotations::OVERLAY_LOWER,
             annotations::OVERLAY_UPPER,
             annotations::OVERLAY_WORK,
+            "dev.husk.memory.min",
+            "dev.husk.cpu.uclamp.min",
+            "dev.husk.cpuset.cpus.partition",
+            "dev.husk.io.latency",
         ],
     })
 }

@@ -6,8 +6,18 @@
 //! | `dev.husk.overlay.upper`   | the writable layer                                                                     |
 //! | `dev.husk.overlay.work`    | overlayfs's work directory, on the same file system as upper                            |
 //! | `dev.husk.overlay.tmpfs`   | a throw-away writable layer instead: `true`, or its largest size as tmpfs(5) takes it   |
+//! | `dev.husk.memory.high`     | memory above which the container is slowed down and made to give back: bytes, `64M` or `max` |
+//! | `dev.husk.memory.min`      | memory that is never taken away, in the same form                                      |
+//! | `dev.husk.memory.oom.group` | `true`: an OOM kill ends all of the container's processes, not one                    |
+//! | `dev.husk.memory.swap.high` | swap above which the container is slowed down                                         |
+//! | `dev.husk.memory.zswap.max` | largest part of the compressed swap in memory (Linux 5.19)                            |
+//! | `dev.husk.cpu.uclamp.min`  | the least speed to ask of a CPU, in percent (kernel with uclamp)                       |
+//! | `dev.husk.cpu.uclamp.max`  | the most, in the same form                                                             |
+//! | `dev.husk.cpuset.cpus.partition` | `root` or `isolated`: the CPUs of cpu.cpus are the container's alone             |
+//! | `dev.husk.io.latency`      | `8:0 target=75000`: requests of others wait when those of the container take longer, in µs |
 //!
-//! Relative paths start at the bundle. Without upper and tmpfs the root is read-only. [`super::rootfs`] makes the plan.
+//! Relative paths start at the bundle. Without upper and tmpfs the root is read-only. [`super::rootfs`] makes the plan,
+//! of the limits [`super::limits`]: they are files of the cgroup, which cgroup-v2.rst of the kernel describes.
 
 use super::Violations;
 use oci_spec::runtime::Spec;
@@ -17,8 +27,25 @@ pub const OVERLAY_UPPER: &str = "dev.husk.overlay.upper";
 pub const OVERLAY_WORK: &str = "dev.husk.overlay.work";
 pub const OVERLAY_TMPFS: &str = "dev.husk.overlay.tmpfs";
 
+/// In the order in which they are written: a partition after its CPUs.
+pub const LIMITS: [&str; 9] = [
+    "dev.husk.memory.high",
+    "dev.husk.memory.min",
+    "dev.husk.memory.oom.group",
+    "dev.husk.memory.swap.high",
+    "dev.husk.memory.zswap.max",
+    "dev.husk.cpu.uclamp.min",
+    "dev.husk.cpu.uclamp.max",
+    "dev.husk.cpuset.cpus.partition",
+    "dev.husk.io.latency",
+];
+
 /// husk's own annotations.
-pub const KNOWN: [&str; 4] = [OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK, OVERLAY_TMPFS];
+pub fn known() -> impl Iterator<Item = &'static str> {
+    [OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK, OVERLAY_TMPFS]
+        .into_iter()
+        .chain(LIMITS)
+}
 
 /// The value of an annotation.
 pub fn get<'a>(spec: &'a Spec, key: &str) -> Option<&'a String> {
@@ -37,10 +64,11 @@ pub fn check(spec: &Spec, v: &mut Violations) {
     for key in keys {
         if key.is_empty() {
             v.add("annotations", "has an empty key; name it");
-        } else if key.starts_with("dev.husk.") && !KNOWN.contains(&key.as_str()) {
+        } else if key.starts_with("dev.husk.") && !known().any(|k| k == key) {
+            let all: Vec<&str> = known().collect();
             v.add(
                 path(key),
-                format!("is none of husk's annotations; use {}", KNOWN.join(", ")),
+                format!("is none of husk's annotations; use {}", all.join(", ")),
             );
         }
     }
@@ -63,7 +91,9 @@ mod tests {
             faults(|v| check(&spec(json!({"annotations": bad})), v)),
             "annotations: has an empty key; name it\n\
              annotations[\"dev.husk.overlay.uper\"]: is none of husk's annotations; use dev.husk.overlay.lower, \
-             dev.husk.overlay.upper, dev.husk.overlay.work, dev.husk.overlay.tmpfs"
+             dev.husk.overlay.upper, dev.husk.overlay.work, dev.husk.overlay.tmpfs, dev.husk.memory.high, \
+             dev.husk.memory.min, dev.husk.memory.oom.group, dev.husk.memory.swap.high, dev.husk.memory.zswap.max, \
+             dev.husk.cpu.uclamp.min, dev.husk.cpu.uclamp.max, dev.husk.cpuset.cpus.partition, dev.husk.io.latency"
         );
     }
 }

@@ -4,7 +4,7 @@ use super::devices::Kind;
 use super::mounts::{Mount, Source, attr};
 use super::namespaces::{Kind as Namespace, Namespaces};
 use super::users::IdMaps;
-use super::{Options, Violations, resources};
+use super::{Options, Violations, limits, resources};
 use crate::host::{CgroupMount, Host};
 use oci_spec::runtime::{Linux, Spec};
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +22,8 @@ pub struct Write {
     pub retry_last: bool,
     /// `memory.checkBeforeUpdate`: nothing is written at all when memory.current holds this many bytes or more.
     pub above_usage: Option<u64>,
+    /// The kernel takes the value and may not do it all the same: the file must say afterwards what was written.
+    pub read_back: bool,
 }
 
 impl Write {
@@ -37,6 +39,7 @@ impl Write {
             missing: Missing::Refuse,
             retry_last: false,
             above_usage: None,
+            read_back: false,
         }
     }
 
@@ -104,7 +107,8 @@ pub fn plan(
         .and_then(|l| l.cgroups_path().as_deref())
         .filter(|p| !p.as_os_str().is_empty());
     let resources = linux.and_then(|l| l.resources().as_ref());
-    let writes = resources.map_or_else(Vec::new, |r| resources::plan(r, "linux.resources", v));
+    let mut writes = resources.map_or_else(Vec::new, |r| resources::plan(r, "linux.resources", v));
+    writes.append(&mut limits::plan(spec, v));
     let rules = resources.and_then(|r| r.devices().as_deref());
     let rootless = options.rootless.unwrap_or(host.rootless());
     Cgroup {

@@ -10,6 +10,7 @@ pub mod annotations;
 pub mod cgroup;
 pub mod devices;
 pub mod hooks;
+pub mod limits;
 pub mod lists;
 pub mod memory_policy;
 pub mod mounts;
