@@ -1,8 +1,9 @@
 //! Integration tests: real containers, as root, on a Linux with cgroup v2.
 //!
-//! This one binary is three programs. As `cargo test` starts it, it runs the tests ([`support::runner`]), each in a process
+//! This one binary is four programs. As `cargo test` starts it, it runs the tests ([`support::runner`]), each in a process
 //! of its own, which is this binary again. And bind-mounted or linked into a container as `payload` it is what runs in there
-//! ([`payload`]), which is why it must be static: `cargo test --target x86_64-unknown-linux-musl --test integration`.
+//! ([`payload`]), which is why it must be static; and as `inject` it lets system calls of husk fail
+//! ([`inject`]): `cargo test --target x86_64-unknown-linux-musl --test integration`.
 //!
 //! | Variable | |
 //! |---|---|
@@ -13,6 +14,8 @@
 //! | `HUSK_TEST_TIMEOUT` | seconds that one test may take, 60 if not given |
 //! | `HUSK_TEST_KEEP=1` | leaves the directories of the tests for a look |
 
+#[cfg(target_arch = "x86_64")]
+mod inject;
 mod payload;
 mod support;
 
@@ -20,6 +23,8 @@ mod cgroup;
 mod devices;
 mod errors;
 mod exec;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod hooks;
 mod lifecycle;
 mod mounts;
@@ -56,6 +61,8 @@ fn tests() -> Vec<Test> {
         ("rootless", rootless::TESTS),
         ("errors", errors::TESTS),
         ("output", output::TESTS),
+        #[cfg(target_arch = "x86_64")]
+        ("faults", faults::TESTS),
     ] {
         all.extend(tests.iter().map(|&(name, run)| Test::new(area, name, run)));
     }
@@ -70,6 +77,10 @@ fn main() {
     }
     if args.get(1).map(String::as_str) == Some("payload") {
         std::process::exit(payload::main(&args[2..]));
+    }
+    #[cfg(target_arch = "x86_64")]
+    if args.get(1).map(String::as_str) == Some("inject") {
+        std::process::exit(inject::main(&args[2..]));
     }
     runner::main(tests())
 }

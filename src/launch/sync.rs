@@ -49,7 +49,7 @@ impl Msg {
         }
     }
 
-    fn decode(data: &[u8], mut fds: Vec<OwnedFd>) -> Option<Msg> {
+    pub(crate) fn decode(data: &[u8], mut fds: Vec<OwnedFd>) -> Option<Msg> {
         let (tag, rest) = data.split_first()?;
         let text = || String::from_utf8_lossy(rest).into_owned();
         Some(match tag {

@@ -178,6 +178,8 @@ pub fn exec(
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests {
     use super::violations::testing::*;
     use super::*;

@@ -8,7 +8,7 @@
 pub mod arch;
 pub mod bpf;
 mod compile;
-mod numbers;
+pub mod numbers;
 #[cfg(test)]
 mod oracle;
 

@@ -385,8 +385,14 @@ impl Container {
     }
 
     /// The container is gone, by other means than `delete()`.
-    pub fn forget(mut self) {
+    pub fn forget(self) {
+        self.adopt();
+    }
+
+    /// Somebody else deletes it.
+    pub fn adopt(mut self) -> Container {
         self.created = None;
+        self
     }
 
     /// Its cgroup when the config names none: beside that of the runtime.

@@ -216,6 +216,17 @@ impl Cmd {
         &mut self.command
     }
 
+    /// The same command with a fault at its n-th system call, whose number goes to `report`: see `inject`.
+    pub fn inject(self, who: &str, fault: &str, n: usize, report: &Path) -> Cmd {
+        let mut all = Cmd::new("/proc/self/exe")
+            .args(["inject", who, fault, &n.to_string()])
+            .arg(report)
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        all.text = format!("{} with {fault} at call {n} of {who}", self.text);
+        all
+    }
+
     #[track_caller]
     pub fn spawn(self) -> Running {
         let text = self.text.clone();

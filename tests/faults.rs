@@ -1,0 +1,364 @@
+//! husk killed, and failing, at each of its system calls: what is left can be told and deleted, and nothing else is left.
+
+use crate::support::guard::{self, offspring};
+use crate::support::runner::note;
+use crate::support::*;
+use husk::plan::seccomp::numbers::CALLS;
+use std::fmt::Write;
+use std::fs;
+
+tests![
+    create_killed,
+    create_child_killed,
+    exec_killed,
+    delete_killed,
+    run_fails,
+    run_child_fails,
+    exec_fails,
+    exec_child_fails,
+    delete_fails,
+    small_verbs_fail,
+];
+
+/// What a kernel says that is old, strict, out of memory, interrupted, busy or full.
+const ERRORS: [i32; 6] = [
+    libc::ENOSYS,
+    libc::EPERM,
+    libc::ENOMEM,
+    libc::EINTR,
+    libc::EAGAIN,
+    libc::ENOSPC,
+];
+
+/// Makes `fault` happen at the first, second, … system call until there are no more of them. `probe` gives the command; `check` looks at what
+/// came of it, and says what is wrong.
+struct Sweep<'a> {
+    who: &'a str,
+    tried: usize,
+    wrong: String,
+}
+
+impl<'a> Sweep<'a> {
+    fn of(who: &'a str) -> Sweep<'a> {
+        husk_only("others leave things behind");
+        Sweep {
+            who,
+            tried: 0,
+            wrong: String::new(),
+        }
+    }
+
+    fn each(
+        &mut self,
+        fault: &str,
+        mut probe: impl FnMut() -> (Container, Cmd),
+        mut check: impl FnMut(&Container, &Output) -> Result<(), String>,
+    ) {
+        for n in 1.. {
+            let report = dir().join("report");
+            _ = fs::remove_file(&report);
+            let (c, cmd) = probe();
+            let output = cmd.inject(self.who, fault, n, &report).run();
+            let Ok(number) = fs::read_to_string(&report) else {
+                gone(&c).expect("without a fault");
+                break;
+            };
+            self.tried += 1;
+            let result = check(&c, &output).and_then(|()| gone(&c));
+            if let Err(why) = result {
+                let number: u32 = number.parse().expect("a number");
+                let call = CALLS.iter().find(|c| c.1[0] == number);
+                let call = call.map_or("?", |c| c.0);
+                writeln!(self.wrong, "{fault} at call {n}, {call}: {why}").expect("a String");
+                // the next ones get a clean place
+                _ = c.cmd0("delete").arg("--force").run();
+            }
+        }
+    }
+
+    fn errors(
+        &mut self,
+        mut probe: impl FnMut() -> (Container, Cmd),
+        mut check: impl FnMut(&Container, &Output) -> Result<(), String>,
+    ) {
+        for errno in ERRORS {
+            self.each(&errno.to_string(), &mut probe, &mut check);
+        }
+    }
+
+    #[track_caller]
+    fn done(self) {
+        assert!(
+            self.wrong.is_empty(),
+            "{} faults:\n{}",
+            self.tried,
+            self.wrong
+        );
+        assert!(self.tried > 0);
+        note(&format!("{} faults", self.tried));
+    }
+}
+
+/// Deletes the container, and looks whether anything of it is there.
+fn gone(c: &Container) -> Result<(), String> {
+    let o = Cmd::runtime().args(["delete", "--force", &c.id]).run();
+    if o.code != 0 {
+        return Err(format!("then {o}"));
+    }
+    nothing_of(c)
+}
+
+fn nothing_of(c: &Container) -> Result<(), String> {
+    if c.cgroup_dir().exists() {
+        return Err("its cgroup is left".into());
+    }
+    if fs::exists(dir().join("state").join(&c.id)).expect("state") {
+        return Err("its state directory is left".into());
+    }
+    for _ in 0..2000 {
+        if offspring().is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let left: Vec<_> = offspring().into_iter().map(guard::describe).collect();
+    Err(format!("left: {}", left.join(", ")))
+}
+
+/// `state` and `list` make sense of what is there.
+fn looks(c: &Container) -> Result<(), String> {
+    let o = c.cmd0("state").run();
+    if o.code != 0 && !o.err.contains("does not exist") {
+        return Err(format!("then {o}"));
+    }
+    let o = Cmd::runtime().arg("list").run();
+    if o.code != 0 {
+        return Err(format!("then {o}"));
+    }
+    Ok(())
+}
+
+/// One line, of husk's own.
+fn clear(o: &Output, code: i32) -> Result<(), String> {
+    let lines = o.err.lines().count();
+    if o.code != code || lines != 1 || o.err.contains("panicked") {
+        return Err(format!("not a failure with one line: {o}"));
+    }
+    Ok(())
+}
+
+fn bundle() -> Bundle {
+    Bundle::new().set("/process/oomScoreAdj", json!(100))
+}
+
+fn hello() -> Bundle {
+    Bundle::new().payload(&["echo", "hello"])
+}
+
+fn create_killed() {
+    let b = bundle();
+    let mut s = Sweep::of("self");
+    s.each(
+        "kill",
+        || {
+            let c = b.container();
+            let cmd = c.cmd("create", &[]);
+            (c, cmd)
+        },
+        |c, _| looks(c),
+    );
+    s.done();
+}
+
+fn create_child_killed() {
+    let b = bundle();
+    let mut s = Sweep::of("child");
+    s.each(
+        "kill",
+        || {
+            let c = b.container();
+            let cmd = c.cmd("create", &[]);
+            (c, cmd)
+        },
+        |c, o| {
+            looks(c)?;
+            // killed at the gate it is a container that has ended
+            if o.code != 0 {
+                clear(o, 1)?;
+                nothing_of(c)?;
+            }
+            Ok(())
+        },
+    );
+    s.done();
+}
+
+fn exec_killed() {
+    let c = bundle().start();
+    let mut s = Sweep::of("self");
+    s.exec("kill", &c, |_| Ok(()));
+    s.who = "child";
+    s.exec("kill", &c, |_| Ok(()));
+    s.done();
+}
+
+fn exec_fails() {
+    exec_with_errors("self");
+}
+
+fn exec_child_fails() {
+    exec_with_errors("child");
+}
+
+fn exec_with_errors(who: &str) {
+    let c = bundle().start();
+    let mut s = Sweep::of(who);
+    for errno in ERRORS {
+        s.exec(&errno.to_string(), &c, |o| {
+            if o.code == 0 && o.out == "hello\n" {
+                return Ok(());
+            }
+            clear(o, 255)
+        });
+    }
+    s.done();
+}
+
+impl Sweep<'_> {
+    /// One container, in which many processes are started: it goes on, and is alone in the end.
+    fn exec(&mut self, fault: &str, c: &Container, check: impl Fn(&Output) -> Result<(), String>) {
+        for n in 1.. {
+            let report = dir().join("report");
+            _ = fs::remove_file(&report);
+            let cmd = c.exec_cmd(&[], &["echo", "hello"]);
+            let output = cmd.inject(self.who, fault, n, &report).run();
+            let Ok(number) = fs::read_to_string(&report) else {
+                break;
+            };
+            self.tried += 1;
+            let alone = || {
+                for _ in 0..2000 {
+                    if offspring().len() == 1 {
+                        return Ok(());
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                let left: Vec<_> = offspring().into_iter().map(guard::describe).collect();
+                Err(format!("left: {}", left.join(", ")))
+            };
+            if let Err(why) = check(&output).and_then(|()| alone()) {
+                let number: u32 = number.parse().expect("a number");
+                let call = CALLS.iter().find(|c| c.1[0] == number);
+                let call = call.map_or("?", |c| c.0);
+                writeln!(
+                    self.wrong,
+                    "{fault} at call {n} of {}, {call}: {why}",
+                    self.who
+                )
+                .expect("a String");
+            }
+        }
+    }
+}
+
+fn delete_killed() {
+    let b = bundle();
+    let mut s = Sweep::of("self");
+    s.each(
+        "kill",
+        || {
+            let c = b.start().adopt();
+            let cmd = Cmd::runtime().args(["delete", "--force", &c.id]);
+            (c, cmd)
+        },
+        |c, _| looks(c),
+    );
+    s.done();
+}
+
+fn run_fails() {
+    run_with_errors("self");
+}
+
+fn run_child_fails() {
+    run_with_errors("child");
+}
+
+fn run_with_errors(who: &str) {
+    let b = hello();
+    let mut s = Sweep::of(who);
+    s.errors(
+        || {
+            let c = b.container();
+            let cmd = c.cmd("run", &[]);
+            (c, cmd)
+        },
+        |c, o| {
+            if o.code != 0 || o.out != "hello\n" {
+                clear(o, 1)?;
+            } else if o.err.contains("level=warning msg=\"delete ") {
+                // the process ran and ended; what could not be deleted after it is told, and can be deleted later
+                return looks(c);
+            }
+            nothing_of(c)
+        },
+    );
+    s.done();
+}
+
+fn delete_fails() {
+    let b = bundle();
+    let mut s = Sweep::of("self");
+    s.errors(
+        || {
+            let c = b.create().adopt();
+            let cmd = Cmd::runtime().args(["delete", "--force", &c.id]);
+            (c, cmd)
+        },
+        |c, o| {
+            if o.code == 0 {
+                return nothing_of(c);
+            }
+            clear(o, 1)?;
+            looks(c)
+        },
+    );
+    s.done();
+}
+
+fn small_verbs_fail() {
+    let c = bundle().start();
+    let mut s = Sweep::of("self");
+    for verb in [
+        &["state"][..],
+        &["list"],
+        &["kill", "0"],
+        &["pause"],
+        &["resume"],
+        &["ps", "--format", "json"],
+    ] {
+        for errno in ERRORS {
+            for n in 1.. {
+                let report = dir().join("report");
+                _ = fs::remove_file(&report);
+                let mut cmd = Cmd::runtime().arg(verb[0]);
+                if verb[0] != "list" {
+                    cmd = cmd.arg(&c.id);
+                }
+                let cmd = cmd.args(&verb[1..]);
+                let o = cmd.inject("self", &errno.to_string(), n, &report).run();
+                if !report.exists() {
+                    break;
+                }
+                s.tried += 1;
+                if o.code != 0
+                    && let Err(why) = clear(&o, 1)
+                {
+                    writeln!(s.wrong, "{verb:?}: {errno} at call {n}: {why}").expect("a String");
+                }
+            }
+            Cmd::runtime().args(["resume", &c.id]).run();
+        }
+    }
+    s.done();
+}

@@ -1,0 +1,167 @@
+//! Runs a command under ptrace(2) and lets a fault happen at its n-th system call: the third program of this binary.
+//!
+//! `inject WHO FAULT N REPORT COMMAND…`: WHO is `self`, the command's own process, or `child`, those that it clones until they
+//! execute something else; FAULT is `kill` or an errno that the call returns instead of being made. N counts from 1. REPORT is a
+//! file that gets the number of that call. The exit code is the command's; when it ends, all that it left runs on untraced.
+
+use libc::{c_int, c_long, pid_t};
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::fs;
+use std::ptr;
+
+/// Where the number of the call and its result are in the user area of ptrace.
+const ORIG_RAX: usize = 15 * 8;
+const RAX: usize = 10 * 8;
+
+/// From linux/ptrace.h; the libc crate has them for glibc alone.
+const PTRACE_GET_SYSCALL_INFO: c_int = 0x420e;
+const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
+
+/// These do not return, or do what they shall whatever they return: close(2) and munmap(2), or have nothing to fail with:
+/// wait4(2) for a child that is there.
+const NEVER_FAIL: [c_long; 6] = [
+    libc::SYS_wait4,
+    libc::SYS_close,
+    libc::SYS_munmap,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_rt_sigreturn,
+];
+
+enum Fault {
+    Kill,
+    Errno(c_int),
+}
+
+pub fn main(args: &[String]) -> i32 {
+    let [who, fault, n, report, command @ ..] = args else {
+        eprintln!("inject: WHO FAULT N REPORT COMMAND…");
+        return 2;
+    };
+    let children = who == "child";
+    let fault = match fault.as_str() {
+        "kill" => Fault::Kill,
+        number => Fault::Errno(number.parse().expect("an errno")),
+    };
+    let n: u64 = n.parse().expect("N");
+    let main = start(command);
+    let mut options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXEC;
+    if children {
+        options |= libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK;
+    }
+    trace(libc::PTRACE_SETOPTIONS, main, 0, options as usize);
+    trace(libc::PTRACE_CONT, main, 0, 0);
+
+    let mut begun = false;
+    let mut count = 0;
+    let mut results: HashMap<pid_t, c_int> = HashMap::new();
+    let mut known = HashSet::new();
+    loop {
+        let mut status = 0;
+        // SAFETY: a pointer to a live integer.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::__WALL) };
+        if pid < 0 {
+            return 125;
+        }
+        if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+            if pid == main && libc::WIFEXITED(status) {
+                return libc::WEXITSTATUS(status);
+            } else if pid == main {
+                return 128 + libc::WTERMSIG(status);
+            }
+            continue;
+        }
+        let mut deliver = 0;
+        match (libc::WSTOPSIG(status), status >> 16) {
+            (_, libc::PTRACE_EVENT_EXEC) if pid == main => begun = true,
+            (_, libc::PTRACE_EVENT_EXEC) => {
+                trace(libc::PTRACE_DETACH, pid, 0, 0);
+                continue;
+            }
+            (s, _) if s == libc::SIGTRAP | 0x80 => {
+                let (entry, number) = syscall(pid);
+                if let Some(errno) = results.remove(&pid) {
+                    trace(libc::PTRACE_POKEUSER, pid, RAX, -errno as isize as usize);
+                } else if entry && begun && (pid != main) == children {
+                    count += 1;
+                    if count == n {
+                        fs::write(report, number.to_string()).expect("report");
+                        match fault {
+                            // SAFETY: plain integers.
+                            Fault::Kill => drop(unsafe { libc::kill(pid, libc::SIGKILL) }),
+                            Fault::Errno(errno) if !NEVER_FAIL.contains(&number) => {
+                                trace(libc::PTRACE_POKEUSER, pid, ORIG_RAX, usize::MAX);
+                                results.insert(pid, errno);
+                            }
+                            Fault::Errno(_) => {}
+                        }
+                    }
+                }
+            }
+            (_, event) if event != 0 => {}
+            // the first stop of a new process
+            (libc::SIGSTOP, _) if pid != main && known.insert(pid) => {}
+            (signal, _) => deliver = signal,
+        }
+        let counted = (pid != main) == children;
+        let go = if counted {
+            libc::PTRACE_SYSCALL
+        } else {
+            libc::PTRACE_CONT
+        };
+        trace(go, pid, 0, deliver as usize);
+    }
+}
+
+fn start(command: &[String]) -> pid_t {
+    let args: Vec<CString> = command
+        .iter()
+        .map(|a| CString::new(a.as_str()).expect("no zero byte"))
+        .collect();
+    let mut argv: Vec<_> = args.iter().map(|a| a.as_ptr()).collect();
+    argv.push(ptr::null());
+    // SAFETY: there is one thread; the child calls nothing but system calls.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            libc::raise(libc::SIGSTOP);
+            libc::execv(argv[0], argv.as_ptr());
+            libc::_exit(127);
+        }
+        let mut status = 0;
+        libc::waitpid(pid, &mut status, 0);
+        pid
+    }
+}
+
+/// Is the process about to make a system call, and which.
+fn syscall(pid: pid_t) -> (bool, c_long) {
+    // struct ptrace_syscall_info: op, arch, two addresses, the number
+    let mut info = [0u64; 11];
+    trace(
+        PTRACE_GET_SYSCALL_INFO,
+        pid,
+        size_of_val(&info),
+        info.as_mut_ptr() as usize,
+    );
+    (
+        info[0] as u8 == PTRACE_SYSCALL_INFO_ENTRY,
+        info[3] as c_long,
+    )
+}
+
+/// Without effect on a process that was killed meanwhile.
+fn trace(request: libc::c_int, pid: pid_t, address: usize, data: usize) {
+    // SAFETY: GET_SYSCALL_INFO alone writes through `data`, to a buffer of the size in `address`; the others use plain integers.
+    unsafe {
+        libc::syscall(
+            libc::SYS_ptrace,
+            request as c_long,
+            pid as c_long,
+            address,
+            data,
+        )
+    };
+}
