@@ -15,14 +15,17 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 husk::program!(run);
 
 fn run(args: Arguments) -> i32 {
-    // before anything else is done twice
-    if args
-        .iter()
-        .any(|a| a == "create" || a == "run" || a == "exec")
+    // before anything else is done twice, so before anybody knows which of the words is the command
+    let has = |word| args.iter().any(|a| a == word);
+    if (has("create") || has("run") || has("exec"))
         && let Err(e) = seal::ensure(args)
     {
         log::error(&error::text(&e));
-        return error::FAILURE;
+        return if has("exec") {
+            error::EXEC_FAILURE
+        } else {
+            error::FAILURE
+        };
     }
     command(args)
 }

@@ -361,10 +361,19 @@ impl StateDir {
             ),
             made => made.with_context(|| format!("create '{id}'"))?,
         }
-        let claimed = StateDir::find(root, id)?.map(|dir| dir.lock(Lock::Exclusive));
-        match claimed.transpose()?.flatten() {
-            Some(dir) => Ok(dir),
-            None => bail!("create '{id}': deleted by another husk in the same moment"),
+        let claimed = StateDir::find(root, id).and_then(|dir| {
+            Ok(dir
+                .map(|dir| dir.lock(Lock::Exclusive))
+                .transpose()?
+                .flatten())
+        });
+        match claimed {
+            Ok(Some(dir)) => Ok(dir),
+            Err(e) => {
+                _ = sys::fs::unlinkat(CWD, &path, true); // still empty, so nobody else's
+                Err(e)
+            }
+            Ok(None) => bail!("create '{id}': deleted by another husk in the same moment"),
         }
     }
 

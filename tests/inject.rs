@@ -18,9 +18,14 @@ const RAX: usize = 10 * 8;
 const PTRACE_GET_SYSCALL_INFO: c_int = 0x420e;
 const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
 
-/// These do not return, or do what they shall whatever they return: close(2) and munmap(2), or have nothing to fail with:
-/// wait4(2) for a child that is there.
-const NEVER_FAIL: [c_long; 6] = [
+/// These do not return, or do what they shall whatever they return: close(2) and munmap(2), or have nothing to fail with: wait4(2) for a child
+/// that is there. And those at which the C library or the standard library gives up before husk hears of it: a process without memory or
+/// random numbers aborts.
+const NEVER_FAIL: [c_long; 10] = [
+    libc::SYS_arch_prctl,
+    libc::SYS_mmap,
+    libc::SYS_brk,
+    libc::SYS_getrandom,
     libc::SYS_wait4,
     libc::SYS_close,
     libc::SYS_munmap,

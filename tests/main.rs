@@ -26,6 +26,7 @@ mod exec;
 #[cfg(target_arch = "x86_64")]
 mod faults;
 mod hooks;
+mod landlock;
 mod lifecycle;
 mod mounts;
 mod namespaces;
@@ -57,6 +58,7 @@ fn tests() -> Vec<Test> {
         ("cgroup", cgroup::TESTS),
         ("update", update::TESTS),
         ("seccomp", seccomp::TESTS),
+        ("landlock", landlock::TESTS),
         ("security", security::TESTS),
         ("rootless", rootless::TESTS),
         ("errors", errors::TESTS),

@@ -246,6 +246,14 @@ fn run(verb: &str, args: &[&str]) -> io::Result<i32> {
             std::net::TcpStream::connect(l.local_addr()?)?;
             say!("up");
         }
+        "bind" => {
+            std::net::TcpListener::bind(("127.0.0.1", num(args, 0)?))?;
+            say!("bound");
+        }
+        "connect" => {
+            std::net::TcpStream::connect(("127.0.0.1", num(args, 0)?))?;
+            say!("connected");
+        }
         "unshare" => {
             unshare(args)?;
             say!("ok");

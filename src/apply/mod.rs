@@ -3,6 +3,7 @@
 pub mod console;
 pub mod devices;
 pub mod hooks;
+pub mod landlock;
 pub mod mounts;
 pub mod net_devices;
 pub mod paths;

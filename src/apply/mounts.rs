@@ -7,10 +7,11 @@ mod copy_up;
 
 use crate::cgroup::CgroupDir;
 use crate::plan::Plan;
+use crate::plan::annotations::split_paths;
 use crate::plan::mounts::{Attributes, Mount, Source, attr};
 use crate::plan::namespaces::Kind;
 use crate::plan::paths::clean;
-use crate::plan::rootfs::{Propagation, split_layers};
+use crate::plan::rootfs::Propagation;
 use crate::plan::users::IdMap;
 use crate::root::{Proc, Root};
 use crate::sys::mount::{FsContext, MountAttr};
@@ -495,7 +496,7 @@ fn configure(context: &FsContext, data: &[(CString, Option<CString>)]) -> sys::R
 
 /// The layers of an overlay in one option each, which Linux 6.7 takes.
 fn set_layers(context: &FsContext, joined: &CStr) -> sys::Result<()> {
-    for layer in split_layers(&joined.to_string_lossy()) {
+    for layer in split_paths(&joined.to_string_lossy()) {
         let layer = CString::new(layer).expect("split from a C string");
         context.set_string(c"lowerdir+", &layer)?;
     }

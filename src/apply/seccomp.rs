@@ -3,15 +3,12 @@
 use crate::log;
 use crate::plan::seccomp::{Filter, Listener};
 use crate::sys::errno::{EACCES, EINVAL};
-use crate::sys::{cap, seccomp, socket};
+use crate::sys::{seccomp, socket};
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-
-/// The kernel wants it of who loads a filter without no_new_privs.
-pub const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// A filter in the kernel's form, so that nothing is left to do but to load it.
 pub struct Ready {
@@ -37,13 +34,8 @@ pub fn ready(filter: &Filter) -> Ready {
 }
 
 /// Puts this process under the filter: from here on each of its system calls is one that the profile has to allow. Without no_new_privs it takes
-/// CAP_SYS_ADMIN, kept among the permitted capabilities until here; execve, which makes new sets, takes it away.
-pub fn load(ready: &Ready, no_new_privileges: bool) -> Result<Option<OwnedFd>> {
-    if !no_new_privileges {
-        let mut sets = cap::get()?;
-        sets.effective |= sets.permitted & CAP_SYS_ADMIN;
-        cap::set(&sets)?;
-    }
+/// CAP_SYS_ADMIN.
+pub fn load(ready: &Ready) -> Result<Option<OwnedFd>> {
     seccomp::load(&ready.program, ready.flags).map_err(|e| {
         let hint = match e.errno() {
             EACCES => "; without CAP_SYS_ADMIN it needs process.noNewPrivileges",

@@ -5,7 +5,7 @@ use crate::apply::hooks;
 use crate::state::{self, ContainerId, Root, State, StateDir, Status};
 use crate::sys::fs::Lock;
 use crate::sys::process::{self, SIGKILL};
-use crate::{cli, error, log};
+use crate::{cli, error, log, sys};
 use anyhow::{Context, Result, bail};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -34,7 +34,8 @@ pub fn run(global: &cli::Global, args: cli::Delete) -> Result<i32> {
     match dir.load() {
         Ok(Some(state)) => delete(dir, &state, args.force)?,
         Ok(None) => dir.remove()?,
-        Err(e) if args.force => {
+        // what cannot be read now may be later, and names the cgroup
+        Err(e) if args.force && !e.chain().any(|cause| cause.is::<sys::Error>()) => {
             log::warn(error::text(&e));
             dir.remove()?;
         }

@@ -58,6 +58,7 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
         state: &state,
         process: &plan.process,
         seccomp: plan.seccomp.as_ref(),
+        landlock: plan.landlock.as_ref(),
         users: plan.users.as_ref(),
         target: init.as_fd(),
         target_pid: state.pid,

@@ -52,7 +52,10 @@ fn features() -> Value {
                 "flags": memory_policy::FLAGS.map(|(flag, _)| flag),
             },
         },
-        "annotations": { "dev.husk.version": env!("CARGO_PKG_VERSION") },
+        "annotations": {
+            "dev.husk.version": env!("CARGO_PKG_VERSION"),
+            "dev.husk.landlock": "fs,tcp,scope", // what its annotations can restrict
+        },
         // they name directories of the host, and what is taken from others
         "potentiallyUnsafeConfigAnnotations": [
             annotations::OVERLAY_LOWER,

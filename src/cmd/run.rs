@@ -31,8 +31,14 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         return Ok(0);
     };
     // others may use the container while husk waits
-    made.dir.unlock()?;
-    let code = foreground.wait(made.container.pid, made.container.pidfd.as_fd())?;
+    let ended = made
+        .dir
+        .unlock()
+        .and_then(|()| foreground.wait(made.container.pid, made.container.pidfd.as_fd()));
+    let code = match ended {
+        Ok(code) => code,
+        Err(e) => return Err(made.undo(e)),
+    };
     if code == KILLED
         && made
             .container

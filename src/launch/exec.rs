@@ -18,6 +18,7 @@ use super::{hand_over, pass, unexpected, until_ready};
 use crate::apply::{console, process as attributes};
 use crate::cgroup::CgroupDir;
 use crate::log;
+use crate::plan::landlock::Landlock;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
 use crate::plan::seccomp::Filter;
@@ -38,6 +39,7 @@ pub struct Request<'a> {
     pub state: &'a State,
     pub process: &'a Process,
     pub seccomp: Option<&'a Filter>,
+    pub landlock: Option<&'a Landlock>,
     pub users: Option<&'a IdMaps>,
     /// Init, whose namespaces are joined.
     pub target: BorrowedFd<'a>,
@@ -281,7 +283,14 @@ fn list(
     drop(root);
     // 10
     log::debug("step 10: exec: becoming the process (setns_init: about to exec)");
-    let mut prepared = init::become_process(p, terminal, request.users, request.seccomp, parent)?;
+    let mut prepared = init::become_process(
+        p,
+        terminal,
+        request.users,
+        request.seccomp,
+        request.landlock,
+        parent,
+    )?;
     parent.send(&Msg::Ready(prepared.listen()?))?;
     // 11
     if !parent.started()? {

@@ -6,8 +6,8 @@ use super::gate;
 use super::hop;
 use super::sync::{Channel, Msg};
 use crate::apply::{
-    self, console, devices, hooks, mounts, paths, process as attributes, rootfs, seccomp, sysctl,
-    users,
+    self, console, devices, hooks, landlock, mounts, paths, process as attributes, rootfs, seccomp,
+    sysctl, users,
 };
 use crate::cgroup::CgroupDir;
 use crate::plan::Plan;
@@ -16,13 +16,16 @@ use crate::plan::process::Process;
 use crate::root::Root;
 use crate::state::{State, Status};
 use crate::sys::process::Vector;
-use crate::sys::{fs, process, socket};
+use crate::sys::{cap, fs, process, socket};
 use crate::{log, plan};
 use anyhow::{Context, Result, anyhow, bail};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+/// The kernel wants it of who restricts itself without no_new_privs.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// Where the ready process waits for its start, and where an error goes from then on.
 pub enum Gate {
@@ -76,9 +79,14 @@ pub fn main(init: Init) {
             }
         }),
     };
-    let Ok(starter) = waited else { return };
-    let Err(e) = start(&init, prepared);
-    starter.as_ref().unwrap_or(&init.parent).last_words(&e);
+    match waited {
+        Ok(starter) => {
+            let Err(e) = start(&init, prepared);
+            starter.as_ref().unwrap_or(&init.parent).last_words(&e);
+        }
+        // silence would be taken for execve
+        Err(e) => init.parent.last_words(&e),
+    }
 }
 
 /// Up to and with `Ready`.
@@ -146,6 +154,7 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
             terminal,
             plan.users.as_ref(),
             plan.seccomp.as_ref(),
+            plan.landlock.as_ref(),
             &init.parent,
         )?),
         None => None,
@@ -273,18 +282,26 @@ impl Prepared {
     }
 }
 
-/// A filter that is loaded once.
+/// Landlock rules and a filter of system calls, laid upon the process once.
 struct Filter {
+    rules: Option<OwnedFd>,
     ready: Option<seccomp::Ready>,
     no_new_privileges: bool,
 }
 
 impl Filter {
     fn load(&mut self) -> Result<Option<OwnedFd>> {
-        match self.ready.take() {
-            Some(ready) => seccomp::load(&ready, self.no_new_privileges),
-            None => Ok(None),
+        let (rules, ready) = (self.rules.take(), self.ready.take());
+        if !self.no_new_privileges && (rules.is_some() || ready.is_some()) {
+            // the kernel wants it for both; execve, which makes new sets, takes it away
+            let mut sets = cap::get()?;
+            sets.effective |= sets.permitted & CAP_SYS_ADMIN;
+            cap::set(&sets)?;
         }
+        if let Some(rules) = rules {
+            landlock::restrict(&rules)?;
+        }
+        ready.map_or(Ok(None), |ready| seccomp::load(&ready))
     }
 }
 
@@ -294,6 +311,7 @@ pub fn become_process(
     terminal: Option<OwnedFd>,
     users: Option<&plan::users::IdMaps>,
     filter: Option<&plan::seccomp::Filter>,
+    rules: Option<&plan::landlock::Landlock>,
     parent: &Channel,
 ) -> Result<Prepared> {
     match terminal {
@@ -315,6 +333,7 @@ pub fn become_process(
     }
     // as root first, since the user may have no right to walk there; as the user, where root of a user namespace has none
     let inside = attributes::working_directory(&p.cwd);
+    let rules = rules.map(landlock::ready).transpose()?.flatten();
     let env = attributes::environment(p)?;
     // 10: as late as can be, so that a small limit does not hinder the set-up
     match users {
@@ -325,9 +344,10 @@ pub fn become_process(
     if let Some(filter) = filter {
         log::debug(format_args!("seccomp filter flags: {}", filter.flags)); // runc's words, which its tests look for
     }
-    let kept = match filter {
-        Some(_) if !p.no_new_privileges => seccomp::CAP_SYS_ADMIN,
-        _ => 0,
+    let kept = match (filter, &rules) {
+        (None, None) => 0,
+        _ if p.no_new_privileges => 0,
+        _ => CAP_SYS_ADMIN,
     };
     attributes::capabilities(&granted, kept)?;
     if inside.is_err() {
@@ -342,6 +362,7 @@ pub fn become_process(
         args: p.args.clone(),
         env,
         filter: Filter {
+            rules,
             ready: filter.map(seccomp::ready),
             no_new_privileges: p.no_new_privileges,
         },

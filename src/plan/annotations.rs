@@ -15,9 +15,16 @@
 //! | `dev.husk.cpu.uclamp.max`  | the most, in the same form                                                             |
 //! | `dev.husk.cpuset.cpus.partition` | `root` or `isolated`: the CPUs of cpu.cpus are the container's alone             |
 //! | `dev.husk.io.latency`      | `8:0 target=75000`: requests of others wait when those of the container take longer, in µs |
+//! | `dev.husk.landlock.read`   | paths in the container that may be read, colon separated; `\:` is a colon               |
+//! | `dev.husk.landlock.execute` | read and executed                                                                     |
+//! | `dev.husk.landlock.write`  | read and written: made, removed, renamed, truncated                                    |
+//! | `dev.husk.landlock.tcp-bind`, `.tcp-connect` | TCP ports, comma separated; all others, or all, are refused          |
+//! | `dev.husk.landlock.scope`  | `signal`, `abstract-unix-socket`: not to processes outside of the rules, comma separated |
+//! | `dev.husk.landlock.mode`   | `strict`: refused where the kernel lacks any of it; `best-effort`: without what it lacks |
 //!
-//! Relative paths start at the bundle. Without upper and tmpfs the root is read-only. [`super::rootfs`] makes the plan,
+//! Relative paths of an overlay start at the bundle. Without upper and tmpfs the root is read-only. [`super::rootfs`] makes the plan,
 //! of the limits [`super::limits`]: they are files of the cgroup, which cgroup-v2.rst of the kernel describes.
+//! With one of the three annotations for Landlock's paths, everything beneath other paths is refused: [`super::landlock`].
 
 use super::Violations;
 use oci_spec::runtime::Spec;
@@ -26,6 +33,14 @@ pub const OVERLAY_LOWER: &str = "dev.husk.overlay.lower";
 pub const OVERLAY_UPPER: &str = "dev.husk.overlay.upper";
 pub const OVERLAY_WORK: &str = "dev.husk.overlay.work";
 pub const OVERLAY_TMPFS: &str = "dev.husk.overlay.tmpfs";
+
+pub const LANDLOCK_READ: &str = "dev.husk.landlock.read";
+pub const LANDLOCK_EXECUTE: &str = "dev.husk.landlock.execute";
+pub const LANDLOCK_WRITE: &str = "dev.husk.landlock.write";
+pub const LANDLOCK_BIND: &str = "dev.husk.landlock.tcp-bind";
+pub const LANDLOCK_CONNECT: &str = "dev.husk.landlock.tcp-connect";
+pub const LANDLOCK_SCOPE: &str = "dev.husk.landlock.scope";
+pub const LANDLOCK_MODE: &str = "dev.husk.landlock.mode";
 
 /// In the order in which they are written: a partition after its CPUs.
 pub const LIMITS: [&str; 9] = [
@@ -42,9 +57,21 @@ pub const LIMITS: [&str; 9] = [
 
 /// husk's own annotations.
 pub fn known() -> impl Iterator<Item = &'static str> {
-    [OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK, OVERLAY_TMPFS]
-        .into_iter()
-        .chain(LIMITS)
+    [
+        OVERLAY_LOWER,
+        OVERLAY_UPPER,
+        OVERLAY_WORK,
+        OVERLAY_TMPFS,
+        LANDLOCK_READ,
+        LANDLOCK_EXECUTE,
+        LANDLOCK_WRITE,
+        LANDLOCK_BIND,
+        LANDLOCK_CONNECT,
+        LANDLOCK_SCOPE,
+        LANDLOCK_MODE,
+    ]
+    .into_iter()
+    .chain(LIMITS)
 }
 
 /// The value of an annotation.
@@ -55,6 +82,20 @@ pub fn get<'a>(spec: &'a Spec, key: &str) -> Option<&'a String> {
 /// The JSON path of an annotation.
 pub fn path(key: &str) -> String {
     format!("annotations[\"{key}\"]")
+}
+
+/// Paths stand between colons; a backslash takes the meaning from the next character.
+pub(crate) fn split_paths(text: &str) -> Vec<String> {
+    let mut paths = vec![String::new()];
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ':' => paths.push(String::new()),
+            '\\' => paths.last_mut().expect("never empty").extend(chars.next()),
+            c => paths.last_mut().expect("never empty").push(c),
+        }
+    }
+    paths
 }
 
 /// Refuses what looks like husk's and is not: a misspelt annotation would silently do nothing.

@@ -10,6 +10,7 @@ pub mod annotations;
 pub mod cgroup;
 pub mod devices;
 pub mod hooks;
+pub mod landlock;
 pub mod limits;
 pub mod lists;
 pub mod memory_policy;
@@ -69,6 +70,7 @@ pub struct Plan {
     /// None when the config has no process: such a container can be created, but not started.
     pub process: Option<process::Process>,
     pub seccomp: Option<seccomp::Filter>,
+    pub landlock: Option<landlock::Landlock>,
     pub new_keyring: bool,
     /// What the spec tells a runtime to warn about rather than refuse.
     pub warnings: Vec<String>,
@@ -114,6 +116,7 @@ impl Plan {
         let (hostname, domainname) = namespaces::names(spec, &namespaces, &mut v);
         annotations::check(spec, &mut v);
         let seccomp = seccomp::plan(spec, &mut v);
+        let landlock = landlock::plan(spec, &mut v);
         process::refuse_unsupported(spec, &mut v);
         let warnings = v.take_warnings();
         v.into_result(Plan {
@@ -132,6 +135,7 @@ impl Plan {
             hooks,
             process,
             seccomp,
+            landlock,
             new_keyring: !options.no_new_keyring,
             warnings,
         })
@@ -144,6 +148,7 @@ pub struct ExecPlan {
     pub process: process::Process,
     /// The container's.
     pub seccomp: Option<seccomp::Filter>,
+    pub landlock: Option<landlock::Landlock>,
     pub users: Option<users::IdMaps>,
     /// The namespaces of the container that are not the host's.
     pub kinds: Vec<namespaces::Kind>,
@@ -167,10 +172,12 @@ pub fn exec(
     let joined = namespaces.join.iter().map(|j| j.kind);
     let kinds = namespaces.new.iter().copied().chain(joined).collect();
     let seccomp = seccomp::plan(spec, &mut v);
+    let landlock = landlock::plan(spec, &mut v);
     let warnings = v.take_warnings();
     v.into_result(ExecPlan {
         process,
         seccomp,
+        landlock,
         users,
         kinds,
         warnings,

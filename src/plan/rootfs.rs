@@ -312,7 +312,11 @@ fn overlay(
     options: &Options,
     v: &mut Violations,
 ) -> Overlay {
-    let layers = asked.lower.as_deref().map(split_layers).unwrap_or_default();
+    let layers = asked
+        .lower
+        .as_deref()
+        .map(annotations::split_paths)
+        .unwrap_or_default();
     if layers.is_empty() {
         v.add(
             at("lower"),
@@ -380,20 +384,6 @@ fn overlay(
         upper,
         options: rest,
     }
-}
-
-/// Layers stand between colons; a backslash takes the meaning from the next character.
-pub(crate) fn split_layers(text: &str) -> Vec<String> {
-    let mut layers = vec![String::new()];
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            ':' => layers.push(String::new()),
-            '\\' => layers.last_mut().expect("never empty").extend(chars.next()),
-            c => layers.last_mut().expect("never empty").push(c),
-        }
-    }
-    layers
 }
 
 /// A size of tmpfs(5): a number, perhaps with k, m, g or %.

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod cap;
 pub mod clone;
 pub mod fs;
+pub mod landlock;
 pub mod mount;
 pub mod netlink;
 pub mod process;

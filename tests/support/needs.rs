@@ -21,6 +21,8 @@ pub enum Need {
     Kernel(u32, u32),
     /// newuidmap(1) and newgidmap(1).
     Uidmap,
+    /// Landlock as of Linux 6.12, and among the security modules that the kernel was booted with.
+    Landlock,
     /// A file that is not on every host.
     File(&'static str),
 }
@@ -38,6 +40,7 @@ impl Need {
             Cpus(_) => "cpus".into(),
             Kernel(..) => "kernel".into(),
             Uidmap => "uidmap".into(),
+            Landlock => "landlock".into(),
             File(path) => path.into(),
         }
     }
@@ -80,6 +83,7 @@ impl Need {
                     .all(there))
                 .then(|| "no newuidmap; install uidmap".into())
             }
+            Landlock => (husk::sys::landlock::version() < 6).then(|| "no Landlock".into()),
             File(path) => (!std::path::Path::new(path).exists()).then(|| format!("no {path}")),
         }
     }
