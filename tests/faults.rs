@@ -256,8 +256,9 @@ impl Sweep<'_> {
             if let Err(why) = check(&output).and_then(|()| alone()) {
                 writeln!(
                     self.wrong,
-                    "{fault} at call {n} of {}, {call}: {why}",
-                    self.who
+                    "{fault} at call {n} of {}, {}: {why}",
+                    self.who,
+                    call()
                 )
                 .expect("a String");
             }
