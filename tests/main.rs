@@ -31,8 +31,11 @@ mod lifecycle;
 mod mounts;
 mod namespaces;
 mod net_devices;
+#[cfg(target_arch = "x86_64")]
+mod old_kernel;
 mod output;
 mod process;
+mod races;
 mod rootfs;
 mod rootless;
 mod seccomp;
@@ -63,6 +66,9 @@ fn tests() -> Vec<Test> {
         ("rootless", rootless::TESTS),
         ("errors", errors::TESTS),
         ("output", output::TESTS),
+        ("races", races::TESTS),
+        #[cfg(target_arch = "x86_64")]
+        ("old_kernel", old_kernel::TESTS),
         #[cfg(target_arch = "x86_64")]
         ("faults", faults::TESTS),
     ] {

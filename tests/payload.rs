@@ -246,6 +246,7 @@ fn run(verb: &str, args: &[&str]) -> io::Result<i32> {
             std::net::TcpStream::connect(l.local_addr()?)?;
             say!("up");
         }
+        "without" => return Err(without(arg(0)?, &args[1..])),
         "bind" => {
             std::net::TcpListener::bind(("127.0.0.1", num(args, 0)?))?;
             say!("bound");
@@ -680,6 +681,38 @@ fn wait_for_signals() -> io::Result<i32> {
 }
 
 /// Forks until the kernel refuses or there are `most` children; prints how many and why it ended.
+/// Executes a command whose kernel answers ENOSYS to one system call.
+fn without(call: &str, command: &[&str]) -> io::Error {
+    use husk::plan::seccomp::numbers::CALLS;
+    let number = CALLS.iter().find(|c| c.0 == call).expect("a system call").1[0];
+    let insn = |code: u32, jt, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let program = [
+        insn(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        insn(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+        insn(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+        ),
+        insn(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let all = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the program is as long as it says, and is copied.
+    if unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &all) } != 0 {
+        return io::Error::last_os_error();
+    }
+    exec(command)
+}
+
 fn forkbomb(most: usize) -> io::Result<()> {
     let mut children = Vec::new();
     let mut end = "limit of the test".to_string();

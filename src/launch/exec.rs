@@ -133,7 +133,8 @@ pub fn exec(request: &Request) -> Result<Ready> {
                 .context("send the pidfd to the pidfd socket")?;
         }
         // 5
-        ours.send(&Msg::Go(Vec::new()))?;
+        ours.send(&Msg::Go(Vec::new()))
+            .map_err(|e| ours.reason(e))?;
         seal::release();
         // 10
         let (master, listener) =

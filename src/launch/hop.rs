@@ -108,7 +108,8 @@ fn two(
         } => {
             drop(theirs);
             let pid = map(first).and_then(|()| {
-                ours.send(&Msg::Go(Vec::new()))?;
+                ours.send(&Msg::Go(Vec::new()))
+                    .map_err(|e| ours.reason(e))?;
                 match ours.recv()? {
                     Some(Msg::Pid(pid)) => Ok(pid),
                     Some(Msg::Error(text)) => Err(anyhow!(text)),

@@ -166,7 +166,8 @@ pub fn create(
         if !plan.net_devices.is_empty() {
             undo.net_devices = Some(move_devices(plan, pid)?);
         }
-        ours.send(&Msg::Go(mounts::open_for_child(plan, pid)?))?;
+        let go = Msg::Go(mounts::open_for_child(plan, pid)?);
+        ours.send(&go).map_err(|e| ours.reason(e))?;
         // 7
         log::debug("step 7: loading the device program");
         if let Some(c) = cgroup {
@@ -228,7 +229,7 @@ impl Container {
 
 /// Sends `Start` and waits for the end of the channel, which execve brings; anything else on it is the error.
 pub fn pass(channel: &Channel) -> Result<()> {
-    channel.send(&Msg::Start)?;
+    channel.send(&Msg::Start).map_err(|e| channel.reason(e))?;
     match channel.recv()? {
         None => Ok(()),
         Some(Msg::Error(text)) => Err(LastWords(text).into()),

@@ -1,8 +1,9 @@
 //! What parent and child tell each other: one message a packet on a SEQPACKET pair, a tag and its text, descriptors by
 //! `SCM_RIGHTS`.
 
+use crate::sys::errno::EPIPE;
 use crate::sys::{self, socket};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The largest message: an error chain that is longer loses its end.
@@ -108,6 +109,14 @@ impl Channel {
         let mut chunks = fds.chunks(socket::MAX_FDS);
         socket::send(self.0.as_fd(), &data, chunks.next().unwrap_or_default())?;
         chunks.try_for_each(|chunk| socket::send(self.0.as_fd(), &data, chunk))
+    }
+
+    /// Why a message did not get through: what the child said before it left, if it did.
+    pub fn reason(&self, e: sys::Error) -> anyhow::Error {
+        match self.recv() {
+            Ok(Some(Msg::Error(text))) if e.errno() == EPIPE => anyhow!(text),
+            _ => e.into(),
+        }
     }
 
     /// The child's last message. It may be under its container's filter by now: one write(2), which more profiles allow than sendmsg(2).

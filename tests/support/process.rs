@@ -227,6 +227,16 @@ impl Cmd {
         all
     }
 
+    /// The same command where the kernel has not a system call, for it and for all that comes of it.
+    pub fn without(self, call: &str) -> Cmd {
+        let mut all = Cmd::new("/proc/self/exe")
+            .args(["payload", "without", call])
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        all.text = format!("{} without {call}", self.text);
+        all
+    }
+
     #[track_caller]
     pub fn spawn(self) -> Running {
         let text = self.text.clone();

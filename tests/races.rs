@@ -1,0 +1,141 @@
+//! Many husks at once, and many one after the other.
+
+use crate::support::runner::note;
+use crate::support::*;
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+tests![
+    one_create_wins,
+    commands_race_on_one_container,
+    many_in_a_row,
+    many_at_once
+];
+
+fn one_create_wins() {
+    let b = Bundle::new();
+    let c = b.container();
+    let all: Vec<_> = (0..50).map(|_| c.cmd("create", &[]).spawn()).collect();
+    let all: Vec<Output> = all.into_iter().map(|r| r.wait()).collect();
+    let (won, lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|o| o.code == 0);
+    assert_eq!(won.len(), 1, "{won:?}");
+    for o in lost {
+        o.fails(1, &["already exists"]);
+    }
+    assert_eq!(c.status(), "created");
+    c.start();
+    c.cmd0("delete").arg("--force").run().ok();
+}
+
+/// Whatever comes between whatever: an answer, or one line that says why not.
+fn commands_race_on_one_container() {
+    husk_only("others fail in ways of their own");
+    const SECONDS: u64 = 4;
+    let b = Bundle::new();
+    let c = b.container();
+    let (count, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let verbs: [&[&str]; 8] = [
+        &["state"],
+        &["exec", "", "/bin/payload", "true"],
+        &["kill", "", "CONT"],
+        &["pause"],
+        &["resume"],
+        &["ps", "--format", "json"],
+        &["list"],
+        &["start"],
+    ];
+    let end = Instant::now() + Duration::from_secs(SECONDS);
+    std::thread::scope(|s| {
+        for verb in verbs {
+            let (c, count, over) = (&c, &count, &over);
+            s.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let mut cmd = Cmd::runtime();
+                    let mut named = verb[0] == "list";
+                    for word in verb {
+                        named |= word.is_empty();
+                        cmd = cmd.arg(if word.is_empty() { &c.id } else { *word });
+                    }
+                    let o = if named { cmd } else { cmd.arg(&c.id) }.run();
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let clear = o.err.lines().count() == 1 && !o.err.contains("panicked");
+                    assert!(o.code == 0 || clear, "{o}");
+                }
+            });
+        }
+        while Instant::now() < end {
+            let o = c.cmd("create", &[]).run();
+            assert!(o.code == 0 || o.err.lines().count() == 1, "{o}");
+            std::thread::sleep(Duration::from_millis(20));
+            c.cmd0("delete").arg("--force").run().ok();
+            count.fetch_add(2, Ordering::Relaxed);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    c.cmd0("delete").arg("--force").run().ok();
+    c.cmd0("state").run().fails(1, &["does not exist"]);
+    note(&format!("{} commands", count.into_inner()));
+}
+
+/// How many containers; `HUSK_TEST_MANY=10000` for a long look.
+fn many() -> usize {
+    let set = std::env::var("HUSK_TEST_MANY").ok();
+    set.map_or(200, |n| n.parse().expect("a number"))
+}
+
+/// What a host has of the things that containers are made of.
+fn used() -> (usize, usize, usize) {
+    let lines = |file: &str| fs::read_to_string(file).expect(file).lines().count();
+    let cgroups = fs::read_to_string("/sys/fs/cgroup/cgroup.stat").expect("cgroup.stat");
+    let cgroups = cgroups
+        .lines()
+        .find_map(|l| l.strip_prefix("nr_descendants "));
+    (
+        lines("/proc/self/mountinfo"),
+        cgroups.expect("nr_descendants").parse().expect("a number"),
+        fs::read_dir("/proc/self/fd").expect("fd").count(),
+    )
+}
+
+fn many_in_a_row() {
+    let b = Bundle::new().payload(&["true"]);
+    let run = || {
+        let c = b.container();
+        let begun = Instant::now();
+        c.cmd("run", &[]).run().ok();
+        begun.elapsed()
+    };
+    run();
+    let before = used();
+    let mut times: Vec<Duration> = (0..many()).map(|_| run()).collect();
+    // other tests have cgroups too; they come and go
+    wait_until("nothing is left of them", || {
+        let now = used();
+        (now.0, now.2) == (before.0, before.2) && now.1 < before.1 + 20
+    });
+    let middle = |t: &mut [Duration]| {
+        t.sort();
+        t[t.len() / 2]
+    };
+    let half = times.len() / 2;
+    let (first, last) = times.split_at_mut(half);
+    let (first, last) = (middle(first), middle(last));
+    note(&format!(
+        "{} containers, {first:?} each in the first half, {last:?} in the second",
+        many()
+    ));
+}
+
+fn many_at_once() {
+    let b = Bundle::new().payload(&["echo", "hello"]);
+    let all: Vec<_> = (0..50)
+        .map(|_| {
+            let c = b.container();
+            c.cmd("run", &[]).spawn()
+        })
+        .collect();
+    for run in all {
+        assert_eq!(run.wait().ok().line(), "hello");
+    }
+}
