@@ -11,7 +11,7 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -46,12 +46,15 @@ struct Log {
     file: Option<OwnedFd>,
     format: Format,
     level: Level,
+    /// For debug lines.
+    begun: Option<Instant>,
 }
 
 static LOG: Mutex<Log> = Mutex::new(Log {
     file: None,
     format: Format::Text,
     level: Level::Warning,
+    begun: None,
 });
 
 fn log() -> MutexGuard<'static, Log> {
@@ -63,6 +66,7 @@ pub fn init(file: Option<&Path>, format: Format, level: Level) -> Result<()> {
     use sys::fs::{O_APPEND, O_CREAT, O_WRONLY};
     let mut log = log();
     (log.format, log.level) = (format, level);
+    log.begun = (level == Level::Debug).then(Instant::now);
     if let Some(path) = file {
         let fd = sys::fs::open(path, O_WRONLY | O_CREAT | O_APPEND, 0o644)
             .context("open the log; give --log a file that can be written")?;
@@ -96,6 +100,15 @@ pub fn warn(message: impl Display) {
 pub fn debug(message: impl Display) {
     if debug_enabled() {
         line(Level::Debug, &message.to_string());
+    }
+}
+
+/// A step of the two lists in [`crate::launch`] begins: with the time since husk began, which its child counts on.
+pub fn step(number: u8, what: &str) {
+    let begun = log().begun;
+    if let Some(begun) = begun {
+        let micros = begun.elapsed().as_micros();
+        debug(format_args!("step {number}: {what} (+{micros} µs)"));
     }
 }
 

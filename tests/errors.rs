@@ -382,6 +382,15 @@ fn debug_log() {
     let log = fs::read_to_string("log").unwrap();
     assert!(log.contains("level=debug"), "{log}");
     assert!(!o.err.contains("level=debug"), "{o}");
+    if is_husk() {
+        for step in 2..=10 {
+            let line = log.lines().find(|l| l.contains(&format!("step {step}: ")));
+            assert!(
+                line.is_some_and(|l| l.contains("(+") && l.contains(" µs)")),
+                "{step}: {log}"
+            );
+        }
+    }
 }
 
 /// kill -9 in the midst of it. What there is must end by itself, or be found by `delete --force`.

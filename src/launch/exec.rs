@@ -249,8 +249,9 @@ fn list(
     process::set_dumpable(false)?;
     process::setsid()?;
     // 6; the words in brackets are runc's, which its tests look for
-    log::debug(
-        "step 6: exec: joining namespaces (nsexec container setup, child process in init())",
+    log::step(
+        6,
+        "exec: joining namespaces (nsexec container setup, child process in init())",
     );
     if !request.rootless {
         let rest: Vec<Kind> = request
@@ -283,7 +284,7 @@ fn list(
     };
     drop(root);
     // 10
-    log::debug("step 10: exec: becoming the process (setns_init: about to exec)");
+    log::step(10, "exec: becoming the process (setns_init: about to exec)");
     let mut prepared = init::become_process(
         p,
         terminal,

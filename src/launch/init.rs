@@ -97,7 +97,7 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     let sources = init.parent.recv_go(mounts::count_for_child(plan))?;
     process::set_dumpable(false)?;
     // 6: namespaces; the words in brackets, here and below, are runc's, which its tests look for
-    log::debug("step 6: init: entering namespaces (nsexec container setup)");
+    log::step(6, "init: entering namespaces (nsexec container setup)");
     process::setsid()?;
     hop::enter(&plan.namespaces, init.join, init.cgroup.is_some())?;
     if let Some(maps) = &plan.users {
@@ -111,7 +111,10 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     }
     names(plan)?;
     // 7: the root file system, every mount by its descriptor
-    log::debug("step 7: init: making the root file system and mounts (child process in init())");
+    log::step(
+        7,
+        "init: making the root file system and mounts (child process in init())",
+    );
     let root = rootfs::prepare(plan)?;
     let map = |index, tree| init.parent.ask(Msg::Map(index, tree));
     let mounted = mounts::mount_all(&root, plan, sources, init.cgroup, &map)?;
@@ -135,7 +138,7 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
         None,
     )?;
     // 9: in the root
-    log::debug("step 9: init: entering the root");
+    log::step(9, "init: entering the root");
     if let Some(p) = &plan.process {
         working_directory(&root, p)?;
     }
@@ -147,7 +150,10 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     rootfs::finish(&root, &plan.rootfs)?;
     drop((root, mounted));
     // 10: the process
-    log::debug("step 10: init: becoming the process (init: closing the pipe to signal completion)");
+    log::step(
+        10,
+        "init: becoming the process (init: closing the pipe to signal completion)",
+    );
     let mut prepared = match &plan.process {
         Some(p) => Some(become_process(
             p,

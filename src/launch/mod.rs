@@ -104,7 +104,7 @@ pub fn create(
         .context("--pidfd-socket")?;
     sysctl::refuse_hosts(&plan.sysctl, &plan.namespaces)?;
     // 2
-    log::debug("step 2: making the cgroup");
+    log::step(2, "making the cgroup");
     let cgroup = cgroup::prepare(request.host, &plan.cgroup)?;
     let mut undo = Undo {
         cgroup,
@@ -113,13 +113,13 @@ pub fn create(
     };
     let made = (|| {
         // 3
-        log::debug("step 3: making the gate");
+        log::step(3, "making the gate");
         let gate = match request.gate_in {
             Some(dir) => Gate::Socket(gate::make(dir)?),
             None => Gate::Channel,
         };
         // 4
-        log::debug("step 4: cloning init");
+        log::step(4, "cloning init");
         let (ours, theirs) = Channel::pair()?;
         let mut ours = Some(ours);
         let cgroup = undo.cgroup.as_ref();
@@ -151,7 +151,7 @@ pub fn create(
         let pid = spawned.pid;
         undo.child = Some(pid);
         // 5
-        log::debug("step 5: writing limits and id maps, moving network devices");
+        log::step(5, "writing limits and id maps, moving network devices");
         record(Progress::Begun {
             pid,
             in_cgroup: cgroup.is_some(),
@@ -169,13 +169,13 @@ pub fn create(
         let go = Msg::Go(mounts::open_for_child(plan, pid)?);
         ours.send(&go).map_err(|e| ours.reason(e))?;
         // 7
-        log::debug("step 7: loading the device program");
+        log::step(7, "loading the device program");
         if let Some(c) = cgroup {
             c.devices(&plan.cgroup)?;
         }
         seal::release();
         // 8 to 10
-        log::debug("step 8: waiting until init is ready");
+        log::step(8, "waiting until init is ready");
         let run_hooks = || {
             let json = request.state.for_hooks(Status::Creating, pid);
             let run =
