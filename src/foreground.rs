@@ -3,6 +3,7 @@
 //! One thread: signals are read from a descriptor, and one poll(2) waits for all there is. In order: [`Foreground::begin`]
 //! before the process is made, [`Foreground::attach`] before it runs, [`Foreground::wait`] once it does.
 
+use crate::apply::notify::Proxy;
 use crate::log;
 use crate::sys::errno::{EAGAIN, EIO};
 use crate::sys::fs::{CWD, O_NOCTTY, O_RDWR};
@@ -16,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub struct Foreground {
     signals: Signals,
     relay: Option<Relay>,
+    notify: Option<Proxy>,
 }
 
 impl Foreground {
@@ -29,6 +31,7 @@ impl Foreground {
         Ok(Foreground {
             signals: Signals::catch()?,
             relay: None,
+            notify: None,
         })
     }
 
@@ -38,10 +41,21 @@ impl Foreground {
         Ok(())
     }
 
+    /// Passes on, once, that the process is ready (sd_notify(3)). The process to watch is husk: it stays.
+    pub fn relay_ready(&mut self, notify: Option<Proxy>) {
+        self.notify = notify;
+    }
+
     /// Returns the process's exit code (128 + signal) after all of its output has been written. `pid` is a child.
     pub fn wait(mut self, pid: i32, pidfd: BorrowedFd) -> Result<i32> {
         loop {
             self.wait_for_events()?;
+            if let Some(notify) = &self.notify
+                && notify.is_ready()?
+            {
+                notify.tell(sys::process::pid());
+                self.notify = None;
+            }
             while let Some(signal) = self.signals.next()? {
                 match signal {
                     SIGCHLD => {
@@ -60,9 +74,11 @@ impl Foreground {
     }
 
     fn wait_for_events(&mut self) -> Result<()> {
+        let mut set = vec![(self.signals.fd(), POLLIN)];
+        set.extend(self.notify.as_ref().map(|notify| (notify.fd(), POLLIN)));
         match &mut self.relay {
-            Some(relay) => relay.step(self.signals.fd()),
-            None => sys::process::poll(&[(self.signals.fd(), POLLIN)], None).map(drop),
+            Some(relay) => relay.step(&set),
+            None => sys::process::poll(&set, None).map(drop),
         }
         .context("wait for the process")
     }
@@ -135,13 +151,13 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Waits for a signal or for bytes, and moves the bytes.
-    fn step(&mut self, signals: BorrowedFd) -> sys::Result<()> {
+    /// Waits for bytes or for what else is in the set, and moves the bytes.
+    fn step(&mut self, others: &[(BorrowedFd, i16)]) -> sys::Result<()> {
         let (stdin, stdout) = (stdin(), stdout());
         let want = |flag: bool, events: i16| if flag { events } else { 0 };
         let master = want(self.master_open && self.output.is_empty(), POLLIN)
             | want(self.master_open && !self.input.is_empty(), POLLOUT);
-        let mut set = vec![(signals, POLLIN)];
+        let mut set = others.to_vec();
         let mut add = |fd, events| {
             if events == 0 {
                 return None; // not even in the set: a hangup is reported unasked, again and again

@@ -3,7 +3,7 @@
 use crate::sys::errno::ENOENT;
 use crate::sys::{self, fs};
 use anyhow::{Context, Result};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use procfs::FromRead;
 use procfs::process::MountInfos;
 use std::path::{Path, PathBuf};
@@ -24,17 +24,27 @@ pub struct Host {
     /// husk itself runs in a user namespace other than the initial one.
     pub in_user_namespace: bool,
     pub cgroup: Option<CgroupMount>,
+    /// The kernel heeds AppArmor profiles; false where none is asked for.
+    pub apparmor: bool,
+    /// It heeds SELinux labels; likewise.
+    pub selinux: bool,
 }
 
 impl Host {
-    /// Reads what a plan for this config needs, and no more.
-    pub fn probe(spec: &Spec) -> Result<Host> {
+    /// Reads what a plan for this config, and this process in its container, needs, and no more.
+    pub fn probe(spec: &Spec, process: Option<&Process>) -> Result<Host> {
+        let given = |text: Option<&String>| text.is_some_and(|t| !t.is_empty());
+        let mount_label = spec.linux().as_ref().and_then(|l| l.mount_label().as_ref());
+        let label = process.and_then(|p| p.selinux_label().as_ref());
+        let profile = process.and_then(|p| p.apparmor_profile().as_ref());
         let euid = sys::process::euid();
         Ok(Host {
             euid,
             egid: sys::process::egid(),
             in_user_namespace: euid == 0 && in_user_namespace()?,
             cgroup: cgroup(spec)?,
+            apparmor: given(profile) && has_apparmor(),
+            selinux: (given(label) || given(mount_label)) && has_selinux(),
         })
     }
 
@@ -56,6 +66,16 @@ fn in_user_namespace() -> Result<bool> {
 /// The initial user namespace maps every id to itself.
 fn is_initial_map(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+fn has_apparmor() -> bool {
+    let enabled = fs::read_at(fs::CWD, "/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|text| text.starts_with(b"Y"))
+}
+
+/// Built in or not, SELinux is at work where its file system is.
+fn has_selinux() -> bool {
+    fs::fs_magic("/sys/fs/selinux").is_ok_and(|magic| magic == fs::SELINUX_MAGIC)
 }
 
 fn cgroup(spec: &Spec) -> Result<Option<CgroupMount>> {

@@ -237,6 +237,12 @@ impl Proc {
         Ok(Proc { fd })
     }
 
+    /// Any tree, with the same rules for what is in it.
+    #[cfg(test)]
+    pub fn of_a_tree(fd: OwnedFd) -> Proc {
+        Proc { fd }
+    }
+
     /// Opens a file below, never crossing into another mount nor following a magic link. `self` leads to the caller.
     pub fn open(&self, path: &Path, flags: i32) -> sys::Result<OwnedFd> {
         fs::openat2(

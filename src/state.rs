@@ -10,7 +10,7 @@ use crate::launch::gate;
 use crate::launch::sync::Channel;
 use crate::plan::hooks::Hook;
 use crate::sys;
-use crate::sys::errno::{EEXIST, ENOENT, ENOTDIR, ENOTEMPTY, ESRCH};
+use crate::sys::errno::{EEXIST, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, ESRCH};
 use crate::sys::fs::{CWD, Lock, O_CREAT, O_DIRECTORY, O_RDONLY, O_TRUNC, O_WRONLY};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -587,7 +587,7 @@ pub fn not_found(root: &Root, id: &str) -> anyhow::Error {
     )
 }
 
-/// A directory of plain files; what is not there is no error.
+/// What is not there is no error.
 fn remove_tree(parent: BorrowedFd, name: &OsStr) -> Result<()> {
     let gone = |r: sys::Result<()>| match r {
         Err(e) if e.errno() == ENOENT => Ok(()),
@@ -598,7 +598,10 @@ fn remove_tree(parent: BorrowedFd, name: &OsStr) -> Result<()> {
         dir => dir?,
     };
     for file in sys::fs::list(dir.as_fd())? {
-        gone(sys::fs::unlinkat(dir.as_fd(), file.as_os_str(), false))?;
+        match sys::fs::unlinkat(dir.as_fd(), file.as_os_str(), false) {
+            Err(e) if e.errno() == EISDIR => remove_tree(dir.as_fd(), &file)?,
+            removed => gone(removed)?,
+        }
     }
     Ok(gone(sys::fs::unlinkat(parent, name, true))?)
 }

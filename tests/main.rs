@@ -26,6 +26,7 @@ mod exec;
 #[cfg(target_arch = "x86_64")]
 mod faults;
 mod hooks;
+mod labels;
 mod landlock;
 mod lifecycle;
 mod mounts;
@@ -62,6 +63,7 @@ fn tests() -> Vec<Test> {
         ("update", update::TESTS),
         ("seccomp", seccomp::TESTS),
         ("landlock", landlock::TESTS),
+        ("labels", labels::TESTS),
         ("security", security::TESTS),
         ("rootless", rootless::TESTS),
         ("errors", errors::TESTS),

@@ -28,6 +28,7 @@ fn ip(commands: &[&str]) {
 
 /// A host with an interface "dev0" that has a peer, which stays.
 fn host() {
+    runc_since(1, 4);
     unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
     ip(&[
         "link add dev0 type veth peer name peer0",

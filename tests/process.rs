@@ -56,6 +56,10 @@ tests![
     keyring,
     listen_fds,
     notify_socket,
+    notify_socket_of_start,
+    notify_socket_in_the_foreground,
+    notify_socket_without_a_word,
+    notify_socket_elsewhere,
     sessions,
 ];
 
@@ -553,6 +557,7 @@ fn numa_policy(maps: &str) -> &str {
 }
 
 fn memory_policy() {
+    runc_since(1, 4);
     needs(&[File("/proc/self/numa_maps")]);
     let b = Bundle::new().payload(&["cat", "/proc/self/numa_maps"]);
     for (policy, seen) in [
@@ -577,6 +582,7 @@ fn memory_policy() {
 }
 
 fn memory_policy_of_exec() {
+    runc_since(1, 4);
     needs(&[File("/proc/self/numa_maps")]);
     let policy =
         json!({"mode": "MPOL_PREFERRED", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"]});
@@ -586,6 +592,7 @@ fn memory_policy_of_exec() {
 }
 
 fn memory_policy_that_is_none_is_refused() {
+    runc_since(1, 4);
     for (policy, words) in [
         (json!({}), "invalid memory policy mode"),
         (json!({"nodes": "0"}), "invalid memory policy mode"),
@@ -774,38 +781,127 @@ fn listen_fds() {
     assert_eq!(o.lines()[1], "socket");
 }
 
-/// sd_notify(3): READY=1 of the container's process reaches the caller's socket.
-fn notify_socket() {
-    let socket = std::os::unix::net::UnixDatagram::bind("notify").unwrap();
-    socket
-        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
-        .unwrap();
-    let mut c = Bundle::new()
-        .payload(&["notify", "READY=1", ";", "wait"])
-        .container();
-    let cmd = c
-        .cmd("run", &["--detach"])
-        .env("NOTIFY_SOCKET", dir().join("notify"));
-    let run = cmd.spawn();
-    if is_husk() {
-        // not in husk yet, and it says so
-        let o = c.created_by(run).ok();
-        assert!(o.err.contains("NOTIFY_SOCKET"), "{o}");
-        return;
+/// The caller's socket of sd_notify(3).
+struct NotifySocket(std::os::unix::net::UnixDatagram);
+
+impl NotifySocket {
+    fn bind() -> NotifySocket {
+        let socket = std::os::unix::net::UnixDatagram::bind("notify").unwrap();
+        let patience = std::time::Duration::from_millis(20);
+        socket.set_read_timeout(Some(patience)).unwrap();
+        NotifySocket(socket)
     }
-    let mut texts = Vec::new();
-    let mut buffer = [0; 256];
-    // runc asks for a barrier (sd_notify_barrier(3)) at last, which is to have read all
-    while !run.ended() {
-        if let Ok(n) = socket.recv(&mut buffer) {
-            texts.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+
+    /// What comes until a command ends: it may wait until all of it is read (sd_notify_barrier(3)).
+    fn hear(&self, command: &process::Running) -> String {
+        let mut all = String::new();
+        while !command.ended() {
+            all += &self.rest();
         }
+        all + &self.rest()
     }
+
+    fn rest(&self) -> String {
+        let mut all = String::new();
+        let mut buffer = [0; 256];
+        while let Ok(n) = self.0.recv(&mut buffer) {
+            all += &String::from_utf8_lossy(&buffer[..n]);
+            all.push('\n');
+        }
+        all
+    }
+}
+
+fn ready(main: i32) -> [String; 2] {
+    ["READY=1\n".into(), format!("MAINPID={main}\n")]
+}
+
+/// sd_notify(3): READY=1 of the container's process reaches the caller's socket, and the caller learns who that is.
+fn notify_socket() {
+    let socket = NotifySocket::bind();
+    let mut c = Bundle::new()
+        .payload(&["sleep", "0.2", ";", "notify", "READY=1", ";", "wait"])
+        .container();
+    let cmd = c.cmd("run", &["--detach"]);
+    let run = cmd.env("NOTIFY_SOCKET", dir().join("notify")).spawn();
+    let texts = socket.hear(&run);
     c.created_by(run).ok();
-    let main = format!("MAINPID={}", c.pid());
-    for want in ["READY=1", &main] {
-        assert!(texts.iter().any(|t| t.contains(want)), "{want}: {texts:?}");
+    for want in ready(c.pid()) {
+        assert!(texts.contains(&want), "{want}: {texts}");
     }
+    c.wait_ready();
+    let o = c.exec(&[], &["env"]).ok();
+    assert!(!o.out.contains("NOTIFY_SOCKET"), "not exec's: {o}");
+}
+
+fn notify_socket_of_start() {
+    let socket = NotifySocket::bind();
+    let b = Bundle::new().payload(&["notify", "READY=1\nSTATUS=x", ";", "wait"]);
+    // as another user, and in a user namespace whose root may not enter the state directory
+    let b = b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let mut c = b.mkdir("/run/notify").user_namespace(100_000).container();
+    let cmd = c
+        .cmd("create", &[])
+        .env("NOTIFY_SOCKET", dir().join("notify"));
+    c.creates(cmd).ok();
+    assert_eq!(socket.rest(), "", "of create");
+    let start = c.cmd0("start").env("NOTIFY_SOCKET", dir().join("notify"));
+    let start = start.spawn();
+    let texts = socket.hear(&start);
+    start.wait().ok();
+    for want in ready(c.pid()) {
+        assert!(
+            is_husk() == texts.contains(&want) || texts.contains(&want),
+            "{want}: {texts}"
+        );
+    }
+}
+
+/// husk stays, and is the main process.
+fn notify_socket_in_the_foreground() {
+    let socket = NotifySocket::bind();
+    let b = Bundle::new().payload(&["notify", "READY=1", ";", "sleep", "0.3", ";", "exit", "7"]);
+    let cmd = b.container().cmd("run", &[]);
+    let run = cmd.env("NOTIFY_SOCKET", dir().join("notify")).spawn();
+    let texts = socket.hear(&run);
+    for want in ready(run.pid) {
+        assert!(texts.contains(&want), "{want}: {texts}");
+    }
+    run.wait().exits(7);
+}
+
+/// A process that ends without a word is not waited for any longer.
+fn notify_socket_without_a_word() {
+    runc_fails("it takes a zombie for alive");
+    let socket = NotifySocket::bind();
+    let mut c = Bundle::new().payload(&["true"]).container();
+    let cmd = c.cmd("run", &["--detach"]);
+    let o = c
+        .creates(cmd.env("NOTIFY_SOCKET", dir().join("notify")))
+        .ok();
+    assert_eq!(socket.rest(), "", "{o}");
+}
+
+/// The caller's socket may be an abstract one, or be gone.
+fn notify_socket_elsewhere() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let name = format!("husk-test-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap());
+    let socket = NotifySocket(socket.unwrap());
+    let patience = Some(std::time::Duration::from_millis(20));
+    socket.0.set_read_timeout(patience).unwrap();
+    let b = Bundle::new().payload(&["notify", "READY=1", ";", "wait"]);
+    let mut c = b.container();
+    let cmd = c.cmd("run", &["--detach"]);
+    let run = cmd.env("NOTIFY_SOCKET", format!("@{name}")).spawn();
+    let texts = socket.hear(&run);
+    c.created_by(run).ok();
+    assert!(texts.contains("READY=1"), "{texts}");
+    let mut c = b.container();
+    let cmd = c.cmd("run", &["--detach"]);
+    c.creates(cmd.env("NOTIFY_SOCKET", dir().join("nowhere")))
+        .ok();
 }
 
 /// The process leads a session and a process group.

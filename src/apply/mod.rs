@@ -3,9 +3,11 @@
 pub mod console;
 pub mod devices;
 pub mod hooks;
+pub mod labels;
 pub mod landlock;
 pub mod mounts;
 pub mod net_devices;
+pub mod notify;
 pub mod paths;
 pub mod process;
 pub mod rootfs;

@@ -248,6 +248,11 @@ impl Room<'_> {
             Source::Fs { fstype, source } => {
                 let target = self.directory(at)?;
                 let fd = new_file_system(m, self.is_late(m, at), fstype, source, None)?;
+                if let Some(label) = &self.plan.mount_label
+                    && fstype.as_bytes() == b"mqueue"
+                {
+                    label_root(fd.as_fd(), label)?;
+                }
                 self.attach(m, at, fd, target)
             }
             Source::Sysfs => self.sysfs(m, at),
@@ -438,6 +443,13 @@ impl Room<'_> {
         }
         Ok(())
     }
+}
+
+/// A mount without the option `context` has SELinux's label by its root.
+fn label_root(mount: BorrowedFd, label: &CStr) -> Result<()> {
+    let root = fs::openat(mount, c".", fs::O_RDONLY | fs::O_DIRECTORY, 0)?;
+    fs::set_xattr(root.as_fd(), c"security.selinux", label.to_bytes_with_nul())
+        .context("linux.mountLabel")
 }
 
 fn is_tmpfs(m: &Mount) -> bool {

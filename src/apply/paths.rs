@@ -4,11 +4,13 @@ use crate::root::Root;
 use crate::sys::mount::{FsContext, MountAttr, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::sys::{self, errno, fs, mount};
 use anyhow::{Context, Result, bail};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Hides each path that exists: a file behind /dev/null, a directory behind an empty read-only tmpfs, the same for all.
-pub fn mask(root: &Root, paths: &[PathBuf]) -> Result<()> {
+/// Hides each path that exists: a file behind /dev/null, a directory behind an empty read-only tmpfs, the same for
+/// all, with an SELinux label if there is one.
+pub fn mask(root: &Root, paths: &[PathBuf], label: Option<&CStr>) -> Result<()> {
     let mut null = None;
     let mut empty = None;
     for path in paths {
@@ -17,7 +19,7 @@ pub fn mask(root: &Root, paths: &[PathBuf]) -> Result<()> {
             continue;
         };
         let cover = if fs::fstat(target.as_fd())?.is_dir() {
-            cover_directory(&mut empty, target)
+            cover_directory(&mut empty, target, label)
         } else {
             cover_file(&mut null, root, target)
         };
@@ -48,7 +50,11 @@ pub fn make_readonly(root: &Root, paths: &[PathBuf]) -> Result<()> {
 
 /// `empty` is the tmpfs on the first directory, of which the others get clones: a third of the cost of a tmpfs each. It
 /// has to be attached before (a detached mount can be cloned from Linux 6.15 on only).
-fn cover_directory(empty: &mut Option<OwnedFd>, target: OwnedFd) -> Result<()> {
+fn cover_directory(
+    empty: &mut Option<OwnedFd>,
+    target: OwnedFd,
+    label: Option<&CStr>,
+) -> Result<()> {
     match empty {
         Some(fd) => {
             let clone = mount::clone_tree(fd.as_fd(), c"", false)?;
@@ -56,8 +62,8 @@ fn cover_directory(empty: &mut Option<OwnedFd>, target: OwnedFd) -> Result<()> {
         }
         None => {
             // Ubuntu 20.04's kernel wants two inodes
-            let fd = match empty_tmpfs(c"1") {
-                Err(e) if e.errno() == errno::EINVAL => empty_tmpfs(c"2")?,
+            let fd = match empty_tmpfs(c"1", label) {
+                Err(e) if e.errno() == errno::EINVAL => empty_tmpfs(c"2", label)?,
                 other => other?,
             };
             mount::attach(fd.as_fd(), target.as_fd())?;
@@ -67,11 +73,14 @@ fn cover_directory(empty: &mut Option<OwnedFd>, target: OwnedFd) -> Result<()> {
     }
 }
 
-fn empty_tmpfs(inodes: &std::ffi::CStr) -> sys::Result<OwnedFd> {
+fn empty_tmpfs(inodes: &CStr, label: Option<&CStr>) -> sys::Result<OwnedFd> {
     let context = FsContext::open(c"tmpfs")?;
     context.set_string(c"source", c"tmpfs")?;
     context.set_string(c"nr_blocks", c"1")?;
     context.set_string(c"nr_inodes", inodes)?;
+    if let Some(label) = label {
+        context.set_string(c"context", label)?;
+    }
     context.create()?;
     context.mount(RDONLY | NOSUID | NODEV | NOEXEC)
 }

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// A filter in the kernel's form, so that nothing is left to do but to load it.
 pub struct Ready {
@@ -73,17 +72,10 @@ pub fn send_listener(
         state: serde_json::from_slice(container)?,
     })?;
     let at = || format!("linux.seccomp.listenerPath '{}'", listener.path.display());
-    let agent = connect(&listener.path)
+    let agent = socket::connect(&listener.path, socket::Kind::Stream)
         .context("failed to connect with seccomp agent")
         .with_context(at)?;
     socket::send(agent.as_fd(), &json, &[fd])
         .context("send the listener to the seccomp agent")
         .with_context(at)
-}
-
-fn connect(path: &Path) -> crate::sys::Result<OwnedFd> {
-    match path.to_str().and_then(|p| p.strip_prefix('@')) {
-        Some(name) => socket::connect_abstract(name),
-        None => socket::connect(path, socket::Kind::Stream),
-    }
 }

@@ -3,13 +3,13 @@
 use crate::cli::{self, Creation};
 use crate::host::Host;
 use crate::launch::{self, Container, Progress, Request};
-use crate::plan::{Options, Plan};
+use crate::plan::{self, Options, Plan};
 use crate::state::{ContainerId, Root, State, StateDir, Status, process_stat};
 use crate::sys::{fs, process};
 use crate::{apply, config, log, state};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use oci_spec::runtime::Spec;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -63,8 +63,9 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
         Some(path) => path.clone(),
         None => bundle.join("config.json"),
     };
-    let (json, spec) = read_config(&config)?;
-    let host = Host::probe(&spec)?;
+    let (json, mut spec) = read_config(&config)?;
+    let notify = notify_socket().is_some() && offer_notify_socket(&mut spec, &root, &id);
+    let host = Host::probe(&spec, spec.process().as_ref())?;
     let listen_fds = listen_fds();
     let preserve_fds = creation.preserve_fds.saturating_add(listen_fds);
     let options = Options {
@@ -84,9 +85,6 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
         socket_activation(&mut p.env, listen_fds);
     }
     check_preserved(preserve_fds)?;
-    if std::env::var_os("NOTIFY_SOCKET").is_some_and(|s| !s.is_empty()) {
-        log::warn("NOTIFY_SOCKET: the container's own readiness is not passed on yet");
-    }
 
     let dir = StateDir::claim(&root, &id)?;
     let mut state = State {
@@ -115,6 +113,9 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
     });
     let launched = save_config(&dir, &json).and_then(|()| {
         dir.save(&state)?;
+        if notify {
+            apply::notify::make_directory(dir.fd())?;
+        }
         let hook_state = state.clone();
         let request = Request {
             plan: &plan,
@@ -212,6 +213,21 @@ pub fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<()> {
             path.display()
         )
     })
+}
+
+/// Where the caller wants to be told that the container's process is ready (sd_notify(3)).
+pub fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty())
+}
+
+/// Gives the container a way to say so. False, with a warning, if there is none.
+fn offer_notify_socket(spec: &mut Spec, root: &Root, id: &ContainerId) -> bool {
+    let directory = root.path.join(id.as_str()).join(plan::notify::DIRECTORY);
+    let added = plan::notify::add(spec, &directory);
+    if let Err(why) = added {
+        log::warn(format_args!("NOTIFY_SOCKET: {why}"));
+    }
+    added.is_ok()
 }
 
 /// How many sockets a service manager has passed (sd_listen_fds(3)): they go on to the container.

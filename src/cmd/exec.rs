@@ -38,7 +38,7 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
     let spec = config::parse_spec(&fs::read_at(dir.fd(), "config.json")?, &mut Vec::new())
         .context("the saved config.json")?;
     let described = describe(&spec, &args, &mut warnings)?;
-    let host = Host::probe(&spec)?;
+    let host = Host::probe(&spec, Some(&described))?;
     let options = Options {
         detach: args.detach,
         console_socket: args.console_socket.is_some(),
@@ -100,14 +100,6 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
 
 /// The process as the OCI describes one: from --process, or the container's own changed by the options.
 fn describe(spec: &Spec, args: &cli::Exec, warnings: &mut Vec<String>) -> Result<Process> {
-    for (given, flag) in [
-        (&args.process_label, "--process-label"),
-        (&args.apparmor, "--apparmor"),
-    ] {
-        if given.is_some() {
-            bail!("{flag}: not supported yet");
-        }
-    }
     if let Some(file) = &args.process {
         let mut described = read_process(file, warnings)?;
         inherit(&mut described, spec);
@@ -138,6 +130,12 @@ fn describe(spec: &Spec, args: &cli::Exec, warnings: &mut Vec<String>) -> Result
             .get_or_insert_default()
             .extend(&args.additional_gids);
     }
+    if let Some(label) = &args.process_label {
+        p.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(profile) = &args.apparmor {
+        p.set_apparmor_profile(Some(profile.clone()));
+    }
     if args.no_new_privs {
         p.set_no_new_privileges(Some(true));
     }
@@ -157,6 +155,22 @@ fn inherit(described: &mut Process, spec: &Spec) {
     let Some(own) = spec.process() else { return };
     if described.capabilities().is_none() {
         described.set_capabilities(own.capabilities().clone());
+    }
+    if described
+        .apparmor_profile()
+        .as_deref()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        described.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if described
+        .selinux_label()
+        .as_deref()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        described.set_selinux_label(own.selinux_label().clone());
     }
     if described.rlimits().as_ref().is_none_or(Vec::is_empty) {
         described.set_rlimits(own.rlimits().clone());

@@ -2,6 +2,7 @@
 
 use super::create::{self, Ending, Made};
 use super::delete;
+use crate::apply::notify::Proxy;
 use crate::cli;
 use crate::foreground::Foreground;
 use crate::state::Status;
@@ -24,18 +25,28 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         (Some(foreground), Some(master)) => foreground.attach(master),
         _ => Ok(()),
     };
-    if let Err(e) = attached.and_then(|()| start(&made, &args)) {
+    let mut notify = None;
+    let started = attached.and_then(|()| {
+        if let Some(caller) = create::notify_socket() {
+            notify = Proxy::listen(made.dir.fd(), caller).context("NOTIFY_SOCKET")?;
+        }
+        start(&made, &args)
+    });
+    if let Err(e) = started {
         return Err(made.undo(e));
     }
-    let Some(foreground) = foreground else {
+    // others may use the container while husk waits
+    if let Err(e) = made.dir.unlock() {
+        return Err(made.undo(e));
+    }
+    let Some(mut foreground) = foreground else {
+        if let Some(notify) = notify {
+            notify.wait(made.container.pid, made.container.pidfd.as_fd());
+        }
         return Ok(0);
     };
-    // others may use the container while husk waits
-    let ended = made
-        .dir
-        .unlock()
-        .and_then(|()| foreground.wait(made.container.pid, made.container.pidfd.as_fd()));
-    let code = match ended {
+    foreground.relay_ready(notify);
+    let code = match foreground.wait(made.container.pid, made.container.pidfd.as_fd()) {
         Ok(code) => code,
         Err(e) => return Err(made.undo(e)),
     };

@@ -1,11 +1,13 @@
 //! `husk start`: the gate of a created container.
 
+use super::create::notify_socket;
+use crate::apply::notify::Proxy;
 use crate::launch::{self, gate};
 use crate::state::{Root, State, StateDir, Status};
 use crate::sys::fs::Lock;
 use crate::sys::{fs, process};
 use crate::{apply, cli};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -25,13 +27,28 @@ pub fn run(global: &cli::Global, args: cli::Start) -> Result<i32> {
             args.id
         ),
     };
+    let notify = match notify_socket() {
+        Some(caller) => Proxy::listen(dir.fd(), caller).context("NOTIFY_SOCKET")?,
+        None => None,
+    };
     launch::pass(&init).inspect_err(|_| await_end(&state))?;
     fs::unlinkat(dir.fd(), gate::NAME, false)?;
-    if state.poststart.is_empty() {
-        return Ok(0);
+    if !state.poststart.is_empty() {
+        run_poststart(&state)?;
     }
+    if let Some(notify) = notify
+        && let Some(process) = state.init()?
+    {
+        // others may use the container meanwhile
+        dir.unlock()?;
+        notify.wait(state.pid, process.as_fd());
+    }
+    Ok(0)
+}
+
+/// The runtime-spec from 1.3 on: a container whose poststart hook fails is stopped.
+fn run_poststart(state: &State) -> Result<()> {
     let json = state.for_hooks(Status::Running, state.pid);
-    // the runtime-spec from 1.3 on: a container whose poststart hook fails is stopped
     if let Err(e) = apply::hooks::run(
         "poststart",
         &state.poststart,
@@ -45,7 +62,7 @@ pub fn run(global: &cli::Global, args: cli::Start) -> Result<i32> {
         }
         return Err(e);
     }
-    Ok(0)
+    Ok(())
 }
 
 /// A process that could not run its program is about to end; then it can be deleted.

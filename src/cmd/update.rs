@@ -61,7 +61,7 @@ pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
         && !global
             .rootless
             .choice()
-            .map_or_else(|| Ok::<_, Error>(Host::probe(&spec)?.rootless()), Ok)?
+            .map_or_else(|| Ok::<_, Error>(Host::probe(&spec, None)?.rootless()), Ok)?
     {
         return Err(changed.undo(e)).with_context(failed);
     }

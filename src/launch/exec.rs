@@ -267,7 +267,7 @@ fn list(
         process::setresuid(0)?;
     }
     if request.new_keyring {
-        attributes::join_keyring(request.id, request.kinds.contains(&Kind::User))?;
+        init::join_keyring(request.id, Some(p), request.kinds.contains(&Kind::User))?;
     }
     let root = Root {
         fd: fs::open(c"/", fs::O_PATH | fs::O_DIRECTORY, 0)?,

@@ -6,8 +6,8 @@ use super::gate;
 use super::hop;
 use super::sync::{Channel, Msg};
 use crate::apply::{
-    self, console, devices, hooks, landlock, mounts, paths, process as attributes, rootfs, seccomp,
-    sysctl, users,
+    self, console, devices, hooks, labels, landlock, mounts, paths, process as attributes, rootfs,
+    seccomp, sysctl, users,
 };
 use crate::cgroup::CgroupDir;
 use crate::plan::Plan;
@@ -104,7 +104,11 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
         users::check_claim(maps)?;
     }
     if plan.new_keyring {
-        attributes::join_keyring(&init.state.id, !plan.namespaces.is_host(Kind::User))?;
+        join_keyring(
+            &init.state.id,
+            plan.process.as_ref(),
+            !plan.namespaces.is_host(Kind::User),
+        )?;
     }
     if plan.namespaces.is_new(Kind::Network) {
         socket::loopback_up().context("bring up the loopback interface")?;
@@ -144,7 +148,7 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     }
     mounted.make_read_only()?;
     sysctl::write(mounted.proc.as_ref(), &plan.sysctl)?;
-    paths::mask(&root, &plan.masked)?;
+    paths::mask(&root, &plan.masked, plan.mount_label.as_deref())?;
     paths::make_readonly(&root, &plan.readonly)?;
     rootfs::enter(&root, &plan.rootfs)?;
     rootfs::finish(&root, &plan.rootfs)?;
@@ -191,6 +195,15 @@ fn start(init: &Init, prepared: Option<Prepared>) -> Result<std::convert::Infall
     )?;
     // 12: execve
     execute(prepared, init.preserve_fds)
+}
+
+/// Shared by init and `exec`.
+pub fn join_keyring(id: &str, process: Option<&Process>, user_namespace: bool) -> Result<()> {
+    let label = process.and_then(|p| p.selinux_label.as_ref());
+    if let Some(label) = label {
+        labels::selinux_keys(label)?;
+    }
+    attributes::join_keyring(id, user_namespace)
 }
 
 /// Closes what the parent has open: its lock on the state directory, the cgroup, and whatever husk's caller let it inherit.
@@ -336,6 +349,13 @@ pub fn become_process(
             "process.capabilities: {} cannot be given: husk does not have them itself",
             attributes::names(granted.missing)
         ));
+    }
+    // by root, to whom these files belong; for whatever is executed from here on
+    if let Some(profile) = &p.apparmor_profile {
+        labels::apparmor(profile)?;
+    }
+    if let Some(label) = &p.selinux_label {
+        labels::selinux(label)?;
     }
     // as root first, since the user may have no right to walk there; as the user, where root of a user namespace has none
     let inside = attributes::working_directory(&p.cwd);

@@ -10,6 +10,7 @@ pub mod annotations;
 pub mod cgroup;
 pub mod devices;
 pub mod hooks;
+pub mod labels;
 pub mod landlock;
 pub mod limits;
 pub mod lists;
@@ -17,6 +18,7 @@ pub mod memory_policy;
 pub mod mounts;
 pub mod namespaces;
 pub mod net_devices;
+pub mod notify;
 pub mod paths;
 pub mod process;
 pub mod resources;
@@ -60,6 +62,8 @@ pub struct Plan {
     pub rootfs: rootfs::Rootfs,
     /// In the order of the config.
     pub mounts: Vec<mounts::Mount>,
+    /// SELinux's, for what is mounted besides; the mounts that take it have it.
+    pub mount_label: Option<std::ffi::CString>,
     pub devices: devices::Devices,
     pub net_devices: Vec<net_devices::NetDevice>,
     pub masked: Vec<PathBuf>,
@@ -83,11 +87,12 @@ impl Plan {
         v.version(spec.version());
         let namespaces = namespaces::plan(spec, host, &mut v);
         let users = users::plan(spec, &namespaces, host, &mut v);
-        let rootfs = rootfs::plan(spec, options, &namespaces, &mut v);
-        let mounts = mounts::plan(spec, options, &namespaces, host, &mut v);
+        let mut rootfs = rootfs::plan(spec, options, &namespaces, &mut v);
+        let mut mounts = mounts::plan(spec, options, &namespaces, host, &mut v);
         if let Some(users) = &users {
             mounts::check_ids(&mounts, users, &mut v);
         }
+        let mount_label = labels::mounts(spec, host, &mut mounts, &mut rootfs, &mut v);
         let devices = devices::plan(spec, &namespaces, host, &mut v);
         let net_devices = net_devices::plan(spec, &namespaces, host, &mut v);
         let (masked, readonly) = paths::plan(spec, &namespaces, &mut v);
@@ -112,6 +117,7 @@ impl Plan {
             p.personality = personality;
             p.memory_policy = memory_policy;
             process::check_terminal(p, options, &mut v);
+            labels::check(p, in_process, host, &mut v);
         }
         let (hostname, domainname) = namespaces::names(spec, &namespaces, &mut v);
         annotations::check(spec, &mut v);
@@ -126,6 +132,7 @@ impl Plan {
             domainname,
             rootfs,
             mounts,
+            mount_label,
             devices,
             net_devices,
             masked,
@@ -140,6 +147,11 @@ impl Plan {
             warnings,
         })
     }
+}
+
+/// The JSON path of a field of the process.
+fn in_process(field: &str) -> String {
+    format!("process.{field}")
 }
 
 /// What `exec` needs of a container's config, and its own process.
@@ -167,6 +179,7 @@ pub fn exec(
     let users = users::plan(spec, &namespaces, host, &mut v);
     let mut process = process::plan(described, "process", users.as_ref(), &mut v);
     process::check_terminal(&process, options, &mut v);
+    labels::check(&process, in_process, host, &mut v);
     process.personality = process::personality(spec, &mut v);
     process.memory_policy = memory_policy::plan(spec, &mut v);
     let joined = namespaces.join.iter().map(|j| j.kind);

@@ -61,6 +61,8 @@ pub struct Process {
     pub capabilities: Option<Capabilities>,
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
     pub oom_score_adj: Option<i32>,
     pub scheduler: Option<Scheduler>,
     /// Class and level of ioprio_set(2).
@@ -86,7 +88,6 @@ pub fn plan(
         "" => field.to_string(),
         path => format!("{path}.{field}"),
     };
-    refuse_labels(process, &at, v);
     let terminal = process.terminal().unwrap_or(false);
     let user = process.user();
     let affinity = process.exec_cpu_affinity().as_ref();
@@ -119,6 +120,8 @@ pub fn plan(
             .map(|c| capabilities(c, &at("capabilities"), v)),
         rlimits: rlimits(process, &at("rlimits"), v),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        apparmor_profile: label(process.apparmor_profile(), &at("apparmorProfile"), v),
+        selinux_label: label(process.selinux_label(), &at("selinuxLabel"), v),
         oom_score_adj: process
             .oom_score_adj()
             .inspect(|&score| in_range(score, -1000, 1000, &at("oomScoreAdj"), v)),
@@ -157,6 +160,13 @@ fn env(process: &oci::Process, at: &str, v: &mut Violations) -> Vec<CString> {
         }
     }
     cstrings(env, at, v)
+}
+
+/// An empty one is none.
+fn label(given: &Option<String>, at: &str, v: &mut Violations) -> Option<String> {
+    let label = given.as_ref().filter(|label| !label.is_empty())?;
+    v.cstring(at, label);
+    Some(label.clone())
 }
 
 fn cstrings(list: &[String], at: &str, v: &mut Violations) -> Vec<CString> {
@@ -511,27 +521,12 @@ pub fn check_terminal(process: &Process, options: &Options, v: &mut Violations) 
     }
 }
 
-fn refuse_labels(process: &oci::Process, at: &impl Fn(&str) -> String, v: &mut Violations) {
-    for (field, value) in [
-        ("apparmorProfile", process.apparmor_profile()),
-        ("selinuxLabel", process.selinux_label()),
-    ] {
-        if value.as_ref().is_some_and(|value| !value.is_empty()) {
-            v.add(at(field), NOT_YET);
-        }
-    }
-}
-
 const NOT_YET: &str = "husk does not support this yet; remove it";
 
 /// Fields that husk knows and does not act on yet are refused by name, never dropped.
 pub fn refuse_unsupported(spec: &Spec, v: &mut Violations) {
     let Some(linux) = spec.linux() else { return };
-    let label = linux.mount_label().as_ref();
-    for (field, given) in [
-        ("linux.mountLabel", label.is_some_and(|l| !l.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-    ] {
+    for (field, given) in [("linux.intelRdt", linux.intel_rdt().is_some())] {
         if given {
             v.add(field, NOT_YET);
         }
@@ -576,6 +571,8 @@ mod tests {
             capabilities: None,
             rlimits: Vec::new(),
             no_new_privileges: false,
+            apparmor_profile: None,
+            selinux_label: None,
             oom_score_adj: None,
             scheduler: None,
             io_priority: None,
@@ -670,14 +667,6 @@ mod tests {
             (
                 json!({"terminal": true, "consoleSize": {"height": 1, "width": 65536}}),
                 "consoleSize.width: 65536 is above 65535, the most a terminal has",
-            ),
-            (
-                json!({"apparmorProfile": "x"}),
-                "apparmorProfile: husk does not support this yet; remove it",
-            ),
-            (
-                json!({"selinuxLabel": "x"}),
-                "selinuxLabel: husk does not support this yet; remove it",
             ),
         ] {
             let process = parse(fields);
@@ -1001,7 +990,7 @@ mod tests {
             );
         }
         good(|v| refuse_unsupported(&spec(json!({})), v));
-        let blank = json!({"mountLabel": "", "intelRdt": null});
+        let blank = json!({"intelRdt": null});
         good(|v| refuse_unsupported(&linux(blank), v));
     }
 }

@@ -6,6 +6,7 @@ use nix::sys::socket::{
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The kernel's limit on descriptors in one message (`SCM_MAX_FD`).
@@ -29,40 +30,44 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 pub enum Kind {
     Stream,
     Packets,
+    Datagrams,
 }
 
 fn unix_socket(kind: Kind) -> nix::Result<OwnedFd> {
     let kind = match kind {
         Kind::Stream => SockType::Stream,
         Kind::Packets => SockType::SeqPacket,
+        Kind::Datagrams => SockType::Datagram,
     };
     nix::sys::socket::socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
 }
 
-/// Connects to a path.
+/// Connects to a path or, where that begins with `@`, to a name in the abstract namespace (unix(7)).
 pub fn connect(path: &Path, kind: Kind) -> Result<OwnedFd> {
     let call = || format!("connect to '{}'", path.display());
     let fd = lift(unix_socket(kind), call)?;
-    let addr = lift(UnixAddr::new(path), call)?;
+    let addr = match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name),
+        _ => UnixAddr::new(path),
+    };
+    let addr = lift(addr, call)?;
     lift(nix::sys::socket::connect(fd.as_raw_fd(), &addr), call)?;
     Ok(fd)
 }
 
-/// Connects to a stream socket in the abstract namespace.
-pub fn connect_abstract(name: &str) -> Result<OwnedFd> {
-    let call = || format!("connect to '@{name}'");
-    let fd = lift(unix_socket(Kind::Stream), call)?;
-    let addr = lift(UnixAddr::new_abstract(name.as_bytes()), call)?;
-    lift(nix::sys::socket::connect(fd.as_raw_fd(), &addr), call)?;
+/// Makes a socket at a path.
+pub fn bind(path: &Path, kind: Kind) -> Result<OwnedFd> {
+    let call = || format!("bind '{}'", path.display());
+    let fd = lift(unix_socket(kind), call)?;
+    let addr = lift(UnixAddr::new(path), call)?;
+    lift(nix::sys::socket::bind(fd.as_raw_fd(), &addr), call)?;
     Ok(fd)
 }
 
 /// Makes a listening socket of packets at a path.
 pub fn listen(path: &Path) -> Result<OwnedFd> {
     let call = || format!("listen on '{}'", path.display());
-    let fd = lift(unix_socket(Kind::Packets), call)?;
-    let addr = lift(UnixAddr::new(path), call)?;
-    lift(nix::sys::socket::bind(fd.as_raw_fd(), &addr), call)?;
+    let fd = bind(path, Kind::Packets)?;
     lift(
         nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::MAXCONN),
         call,

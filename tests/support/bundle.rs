@@ -356,6 +356,12 @@ impl Container {
         self.exec_cmd(options, verbs).run()
     }
 
+    /// `exec --process`.
+    pub fn exec_by_file(&self, file: &str) -> Output {
+        let cmd = Cmd::runtime().args(["exec", "--process", file]);
+        cmd.arg(&self.id).run()
+    }
+
     pub fn exec_spawn(&self, options: &[&str], verbs: &[&str]) -> Running {
         self.exec_cmd(options, verbs).spawn()
     }

@@ -23,6 +23,8 @@ pub enum Need {
     Uidmap,
     /// Landlock as of Linux 6.12, and among the security modules that the kernel was booted with.
     Landlock,
+    /// AppArmor in the kernel, and apparmor_parser(8).
+    AppArmor,
     /// A file that is not on every host.
     File(&'static str),
 }
@@ -41,6 +43,7 @@ impl Need {
             Kernel(..) => "kernel".into(),
             Uidmap => "uidmap".into(),
             Landlock => "landlock".into(),
+            AppArmor => "apparmor".into(),
             File(path) => path.into(),
         }
     }
@@ -84,9 +87,17 @@ impl Need {
                 .then(|| "no newuidmap; install uidmap".into())
             }
             Landlock => (husk::sys::landlock::version() < 6).then(|| "no Landlock".into()),
+            AppArmor if !has_apparmor() => Some("no AppArmor in the kernel".into()),
+            AppArmor => (!std::path::Path::new("/sbin/apparmor_parser").exists())
+                .then(|| "no apparmor_parser; install apparmor".into()),
             File(path) => (!std::path::Path::new(path).exists()).then(|| format!("no {path}")),
         }
     }
+}
+
+pub fn has_apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'))
+        && std::path::Path::new("/sys/kernel/security/apparmor/policy").exists()
 }
 
 fn has_capability(number: u32) -> bool {
@@ -134,6 +145,21 @@ pub fn is_husk() -> bool {
 pub fn husk_only(reason: &str) {
     if !is_husk() {
         panic_any(Skip(format!("husk only: {reason}")));
+    }
+}
+
+/// Skips the test with a runc that is older than what it tests.
+pub fn runc_since(major: u32, minor: u32) {
+    let Some(version) = version().strip_prefix("runc version ") else {
+        return;
+    };
+    let mut parts = version
+        .split(['.', '-', '+'])
+        .map(|p| p.parse().unwrap_or(0));
+    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (major, minor) {
+        panic_any(Skip(format!(
+            "runc {version} is older than {major}.{minor}"
+        )));
     }
 }
 

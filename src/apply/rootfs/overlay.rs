@@ -159,7 +159,12 @@ impl Layers<'_> {
             data.extend(key.to_bytes());
             if let Some(value) = value {
                 data.push(b'=');
-                data.extend(value.to_bytes());
+                // a label of SELinux may have commas
+                let quote: &[u8] = match key.to_bytes().ends_with(b"context") {
+                    true => b"\"",
+                    false => b"",
+                };
+                data.extend([quote, value.to_bytes(), quote].concat());
             }
         };
         if let Some((upper, work)) = &self.upper {
