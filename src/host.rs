@@ -17,6 +17,18 @@ pub struct CgroupMount {
     pub own: Option<PathBuf>,
 }
 
+/// The file system that shares out caches and memory bandwidth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resctrl {
+    /// Where it is mounted.
+    pub root: PathBuf,
+    /// It has L3 caches and memory bandwidth to share out.
+    pub l3: bool,
+    pub mb: bool,
+    /// What the class of service that the container is to be in has now; None if there is no such class.
+    pub schemata: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     pub euid: u32,
@@ -28,6 +40,8 @@ pub struct Host {
     pub apparmor: bool,
     /// It heeds SELinux labels; likewise.
     pub selinux: bool,
+    /// None where nothing of it is asked for, too.
+    pub resctrl: Option<Resctrl>,
 }
 
 impl Host {
@@ -45,7 +59,19 @@ impl Host {
             cgroup: cgroup(spec)?,
             apparmor: given(profile) && has_apparmor(),
             selinux: (given(label) || given(mount_label)) && has_selinux(),
+            resctrl: None,
         })
+    }
+
+    /// Looks at resctrl, if the config of the container with this id asks for something of it.
+    pub fn find_resctrl(&mut self, spec: &Spec, id: &str) -> Result<()> {
+        let rdt = spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref());
+        if let Some(rdt) = rdt
+            && let Some(root) = resctrl_mount()?
+        {
+            self.resctrl = Some(resctrl(root, &crate::plan::intel_rdt::class(rdt, id)));
+        }
+        Ok(())
     }
 
     /// Not root, or root of a user namespace only.
@@ -91,6 +117,25 @@ fn cgroup(spec: &Spec) -> Result<Option<CgroupMount>> {
     Ok(Some(CgroupMount { mountpoint, own }))
 }
 
+/// The usual place first; only the administrator mounts it, there or elsewhere.
+fn resctrl_mount() -> Result<Option<PathBuf>> {
+    const USUAL: &str = "/sys/fs/resctrl";
+    if fs::fs_magic(USUAL).is_ok_and(|magic| magic == fs::RESCTRL_MAGIC) {
+        return Ok(Some(USUAL.into()));
+    }
+    find_mount(&read("/proc/self/mountinfo")?, "resctrl")
+}
+
+fn resctrl(root: PathBuf, class: &str) -> Resctrl {
+    let schemata = fs::read_at(fs::CWD, &root.join(class).join("schemata")).ok();
+    Resctrl {
+        l3: fs::stat(&root.join("info/L3")).is_ok(),
+        mb: fs::stat(&root.join("info/MB")).is_ok(),
+        schemata: schemata.map(|text| String::from_utf8_lossy(&text).into_owned()),
+        root,
+    }
+}
+
 /// The two usual places first: mountinfo is long on a host with many containers.
 fn cgroup_mount() -> Result<Option<PathBuf>> {
     for usual in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
@@ -98,20 +143,20 @@ fn cgroup_mount() -> Result<Option<PathBuf>> {
             return Ok(Some(usual.into()));
         }
     }
-    find_cgroup2(&read("/proc/self/mountinfo")?)
+    find_mount(&read("/proc/self/mountinfo")?, "cgroup2")
 }
 
 fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read '{path}'"))
 }
 
-/// The first mount of the whole cgroup2 hierarchy; one of a part of it (a container's bind mount) will not do.
-fn find_cgroup2(mountinfo: &str) -> Result<Option<PathBuf>> {
+/// The first mount of a whole file system of this type; one of a part of it (a container's bind mount) will not do.
+fn find_mount(mountinfo: &str, fstype: &str) -> Result<Option<PathBuf>> {
     let mounts =
         MountInfos::from_read(mountinfo.as_bytes()).context("parse '/proc/self/mountinfo'")?;
     let found = mounts
         .into_iter()
-        .find(|m| m.fs_type == "cgroup2" && m.root == "/");
+        .find(|m| m.fs_type == fstype && m.root == "/");
     Ok(found.map(|m| unescape(&m.mount_point)))
 }
 
@@ -168,15 +213,31 @@ mod tests {
     }
 
     #[test]
+    fn resctrl_tells_what_it_has_and_what_a_class_has() {
+        let dir = tempfile::tempdir().unwrap();
+        for directory in ["info/L3", "gold"] {
+            std::fs::create_dir_all(dir.path().join(directory)).unwrap();
+        }
+        std::fs::write(dir.path().join("schemata"), "L3:0=f\n").unwrap();
+        std::fs::write(dir.path().join("gold/schemata"), "L3:0=1\n").unwrap();
+        let of = |class: &str| resctrl(dir.path().into(), class);
+        assert_eq!((of("").l3, of("").mb), (true, false));
+        assert_eq!(of("").schemata.as_deref(), Some("L3:0=f\n"));
+        assert_eq!(of("gold").schemata.as_deref(), Some("L3:0=1\n"));
+        assert_eq!(of("none").schemata, None);
+    }
+
+    #[test]
     fn a_mount_of_the_whole_hierarchy_is_found() {
         let mountinfo = "\
 30 23 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755\n\
 31 30 0:27 /part /mnt/part rw - cgroup2 cgroup2 rw\n\
 32 30 0:27 / /sys/fs/my\\040cgroup rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate\n";
         assert_eq!(
-            find_cgroup2(mountinfo).unwrap(),
+            find_mount(mountinfo, "cgroup2").unwrap(),
             Some("/sys/fs/my cgroup".into())
         );
-        assert_eq!(find_cgroup2("").unwrap(), None);
+        assert_eq!(find_mount(mountinfo, "resctrl").unwrap(), None);
+        assert_eq!(find_mount("", "cgroup2").unwrap(), None);
     }
 }

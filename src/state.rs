@@ -172,6 +172,18 @@ pub struct State {
     pub own_keyring: bool,
     pub poststart: Vec<Hook>,
     pub poststop: Vec<Hook>,
+    pub intel_rdt: Option<IntelRdt>,
+}
+
+/// Where the container is in resctrl.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntelRdt {
+    /// The directory of its class of service.
+    pub class: PathBuf,
+    /// That of a monitoring group of its own.
+    pub monitor: Option<PathBuf>,
+    /// What goes with it.
+    pub remove: Vec<PathBuf>,
 }
 
 /// Where the container's cgroup is.

@@ -48,6 +48,7 @@ tests![
     memory_policy,
     memory_policy_of_exec,
     memory_policy_that_is_none_is_refused,
+    intel_rdt_without_resctrl_is_refused,
     sysctl_of_own_namespaces,
     sysctl_of_the_host_is_refused,
     masked_paths,
@@ -624,6 +625,22 @@ fn memory_policy_that_is_none_is_refused() {
     ] {
         let b = Bundle::new().set("/linux/memoryPolicy", policy);
         b.refused(&[words]);
+    }
+}
+
+/// What it does where there is resctrl is shown on a tree, in the library's own tests.
+fn intel_rdt_without_resctrl_is_refused() {
+    if std::path::Path::new("/sys/fs/resctrl/info").exists() {
+        skip("this host has resctrl");
+    }
+    for rdt in [
+        json!({}),
+        json!({"closID": "/"}),
+        json!({"closID": "gold", "l3CacheSchema": "L3:0=f"}),
+        json!({"schemata": ["L3:0=f"], "enableMonitoring": true}),
+    ] {
+        let b = Bundle::new().set("/linux/intelRdt", rdt);
+        b.refused(&["intelRdt is specified in config, but Intel RDT is not enabled"]);
     }
 }
 

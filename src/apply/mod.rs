@@ -3,6 +3,7 @@
 pub mod console;
 pub mod devices;
 pub mod hooks;
+pub mod intel_rdt;
 pub mod labels;
 pub mod landlock;
 pub mod mounts;

@@ -65,7 +65,8 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
     };
     let (json, mut spec) = read_config(&config)?;
     let notify = notify_socket().is_some() && offer_notify_socket(&mut spec, &root, &id);
-    let host = Host::probe(&spec, spec.process().as_ref())?;
+    let mut host = Host::probe(&spec, spec.process().as_ref())?;
+    host.find_resctrl(&spec, id.as_str())?;
     let listen_fds = listen_fds();
     let preserve_fds = creation.preserve_fds.saturating_add(listen_fds);
     let options = Options {
@@ -104,6 +105,11 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
         own_keyring: plan.new_keyring,
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
+        intel_rdt: plan.intel_rdt.as_ref().map(|rdt| state::IntelRdt {
+            class: rdt.class.clone(),
+            monitor: rdt.monitor.clone(),
+            remove: rdt.remove(),
+        }),
         ..State::default()
     };
     // before there is a cgroup: what a killed husk leaves must be found

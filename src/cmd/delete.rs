@@ -1,7 +1,7 @@
 //! `husk delete`: may be called again after any failure, and on whatever a killed husk has left.
 
 use super::kill;
-use crate::apply::hooks;
+use crate::apply::{hooks, intel_rdt};
 use crate::state::{self, ContainerId, Root, State, StateDir, Status};
 use crate::sys::fs::Lock;
 use crate::sys::process::{self, SIGKILL};
@@ -116,8 +116,11 @@ fn end(state: &State) -> Result<()> {
     {
         bail!("container init still running after SIGKILL; it does not leave the kernel");
     }
-    match state.open_cgroup()? {
-        Some(cgroup) => cgroup.destroy(),
+    if let Some(cgroup) = state.open_cgroup()? {
+        cgroup.destroy()?;
+    }
+    match &state.intel_rdt {
+        Some(rdt) => intel_rdt::remove(&rdt.remove),
         None => Ok(()),
     }
 }

@@ -44,7 +44,7 @@ fn features() -> Value {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": id_maps } },
             "netDevices": { "enabled": true },
             "memoryPolicy": {

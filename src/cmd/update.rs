@@ -1,8 +1,9 @@
 //! `husk update`: all that is asked for, or nothing.
 
+use crate::apply::intel_rdt;
 use crate::host::Host;
 use crate::plan::update::{self, Update};
-use crate::state::{Root, StateDir, Status};
+use crate::state::{Root, State, StateDir, Status};
 use crate::sys::fs::{self, Lock};
 use crate::{cgroup, cli, config, log};
 use anyhow::{Context, Error, Result, bail};
@@ -11,14 +12,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
-    for (given, flag) in [
-        (&args.l3_cache_schema, "--l3-cache-schema"),
-        (&args.mem_bw_schema, "--mem-bw-schema"),
-    ] {
-        if given.is_some() {
-            bail!("{flag}: linux.intelRdt is not supported yet; leave it out");
-        }
-    }
     let id = &args.id;
     // before the lock: whoever writes to standard input may take their time
     let asked = match args.resources.as_deref() {
@@ -39,6 +32,7 @@ pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
     let spec =
         config::parse_spec(&json, &mut Vec::new()).context("read the container's config.json")?;
     let mut config = config::tree(&json)?;
+    let schemata = schemata(&args, &state, &mut config)?;
     let has = config.pointer("/linux/resources").unwrap_or(&Value::Null);
     let planned = update::plan(&spec, has, &asked).map_err(|v| match &args.resources {
         Some(file) => v.in_file(file),
@@ -65,13 +59,40 @@ pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
     {
         return Err(changed.undo(e)).with_context(failed);
     }
-    if let Err(e) = dir.replace_config(&serde_json::to_vec(&config)?) {
+    let changes = || {
+        if let (Some(rdt), false) = (&state.intel_rdt, schemata.is_empty()) {
+            intel_rdt::change(&rdt.class, &schemata)?;
+        }
+        dir.replace_config(&serde_json::to_vec(&config)?)
+    };
+    if let Err(e) = changes() {
         if let Some(rules) = &devices {
             _ = cgroup::replace_devices(&cgroup, &rules.before);
         }
         return Err(changed.undo(e)).with_context(failed);
     }
     Ok(0)
+}
+
+/// The lines for the container's class of service, which also go into its config.
+fn schemata(args: &cli::Update, state: &State, config: &mut Value) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for (given, flag, field) in [
+        (&args.l3_cache_schema, "--l3-cache-schema", "l3CacheSchema"),
+        (&args.mem_bw_schema, "--mem-bw-schema", "memBwSchema"),
+    ] {
+        let Some(line) = given.as_ref().filter(|l| !l.is_empty()) else {
+            continue;
+        };
+        if state.intel_rdt.is_none() {
+            bail!(
+                "{flag}: updating Intel RDT takes linux.intelRdt in the config that the container was created with"
+            );
+        }
+        config["linux"]["intelRdt"][field] = line.clone().into();
+        lines.push(line.clone());
+    }
+    Ok(lines)
 }
 
 fn read(file: &Path) -> Result<Value> {

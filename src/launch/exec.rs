@@ -15,7 +15,7 @@
 use super::init;
 use super::sync::{Channel, Msg};
 use super::{hand_over, pass, unexpected, until_ready};
-use crate::apply::{console, process as attributes};
+use crate::apply::{console, intel_rdt, process as attributes};
 use crate::cgroup::CgroupDir;
 use crate::log;
 use crate::plan::landlock::Landlock;
@@ -131,6 +131,13 @@ pub fn exec(request: &Request) -> Result<Ready> {
         if let Some(socket) = &pidfd_socket {
             socket::send(socket.as_fd(), b"pidfd", &[pidfd.as_fd()])
                 .context("send the pidfd to the pidfd socket")?;
+        }
+        if let Some(rdt) = &request.state.intel_rdt {
+            let groups = [Some(&rdt.class), rdt.monitor.as_ref()];
+            groups
+                .into_iter()
+                .flatten()
+                .try_for_each(|group| intel_rdt::enter(group, pid))?;
         }
         // 5
         ours.send(&Msg::Go(Vec::new()))

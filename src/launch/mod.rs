@@ -8,7 +8,7 @@
 //!  3  gate made
 //!  4  clone, straight into the cgroup              waits for Go
 //!  5  state saved, limits, id maps,        ── Go →
-//!     network devices moved
+//!     resctrl, network devices moved
 //!  6                                               namespaces joined, names, loopback
 //!  7  device program loaded meanwhile              root file system, mounts, devices, terminal
 //!                                         ← Map ── (a source within a user namespace's root is to be id-mapped)
@@ -32,7 +32,9 @@ pub mod hop;
 pub mod init;
 pub mod sync;
 
-use crate::apply::{hooks, mounts, net_devices, process as attributes, seccomp, sysctl, users};
+use crate::apply::{
+    hooks, intel_rdt, mounts, net_devices, process as attributes, seccomp, sysctl, users,
+};
 use crate::cgroup::{self, Prepared};
 use crate::host::Host;
 use crate::log;
@@ -46,7 +48,7 @@ use crate::sys::{fs, process, socket};
 use anyhow::{Context, Error, Result, anyhow};
 use init::{Gate, Init};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use sync::{Channel, Msg};
 
 /// What `create` and `run` ask for.
@@ -70,6 +72,7 @@ pub struct Container {
     /// The terminal's master, when nobody else took it.
     pub master: Option<OwnedFd>,
     channel: Channel,
+    intel_rdt: Vec<PathBuf>,
     net_devices: Option<net_devices::Moved>,
 }
 
@@ -109,6 +112,7 @@ pub fn create(
     let mut undo = Undo {
         cgroup,
         child: None,
+        intel_rdt: Vec::new(),
         net_devices: None,
     };
     let made = (|| {
@@ -163,6 +167,10 @@ pub fn create(
             socket::send(socket.as_fd(), b"pidfd", &[spawned.pidfd.as_fd()])
                 .context("send the pidfd to the pidfd socket")?;
         }
+        if let Some(rdt) = &plan.intel_rdt {
+            intel_rdt::apply(rdt, pid)?;
+            undo.intel_rdt = rdt.remove();
+        }
         if !plan.net_devices.is_empty() {
             undo.net_devices = Some(move_devices(plan, pid)?);
         }
@@ -204,6 +212,7 @@ pub fn create(
             cgroup: undo.cgroup.take(),
             master,
             channel,
+            intel_rdt: std::mem::take(&mut undo.intel_rdt),
             net_devices: undo.net_devices.take(),
         }),
         Err(e) => Err(undo.after(e)),
@@ -221,6 +230,7 @@ impl Container {
         Undo {
             cgroup: self.cgroup,
             child: Some(self.pid),
+            intel_rdt: self.intel_rdt,
             net_devices: self.net_devices,
         }
         .after(e)
@@ -332,6 +342,8 @@ impl std::fmt::Display for Silent {
 struct Undo {
     cgroup: Option<Prepared>,
     child: Option<i32>,
+    /// Groups of resctrl.
+    intel_rdt: Vec<PathBuf>,
     net_devices: Option<net_devices::Moved>,
 }
 
@@ -352,6 +364,9 @@ impl Undo {
         }
         if let Some(devices) = self.net_devices {
             e = devices.put_back(e);
+        }
+        if let Err(undo) = intel_rdt::remove(&self.intel_rdt) {
+            e = anyhow!("{e:#}; then {undo:#}");
         }
         if let Some(Err(undo)) = self.cgroup.map(Prepared::undo) {
             e = anyhow!("{e:#}; then {undo:#}");

@@ -10,6 +10,7 @@ pub mod annotations;
 pub mod cgroup;
 pub mod devices;
 pub mod hooks;
+pub mod intel_rdt;
 pub mod labels;
 pub mod landlock;
 pub mod limits;
@@ -70,6 +71,7 @@ pub struct Plan {
     pub readonly: Vec<PathBuf>,
     pub sysctl: Vec<sysctl::Sysctl>,
     pub cgroup: cgroup::Cgroup,
+    pub intel_rdt: Option<intel_rdt::IntelRdt>,
     pub hooks: hooks::Hooks,
     /// None when the config has no process: such a container can be created, but not started.
     pub process: Option<process::Process>,
@@ -106,6 +108,7 @@ impl Plan {
             &mounts,
             &mut v,
         );
+        let intel_rdt = intel_rdt::plan(spec, host, &options.id, &mut v);
         let hooks = hooks::plan(spec, &mut v);
         let personality = process::personality(spec, &mut v);
         let memory_policy = memory_policy::plan(spec, &mut v);
@@ -123,7 +126,6 @@ impl Plan {
         annotations::check(spec, &mut v);
         let seccomp = seccomp::plan(spec, &mut v);
         let landlock = landlock::plan(spec, &mut v);
-        process::refuse_unsupported(spec, &mut v);
         let warnings = v.take_warnings();
         v.into_result(Plan {
             namespaces,
@@ -139,6 +141,7 @@ impl Plan {
             readonly,
             sysctl,
             cgroup,
+            intel_rdt,
             hooks,
             process,
             seccomp,

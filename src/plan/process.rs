@@ -521,18 +521,6 @@ pub fn check_terminal(process: &Process, options: &Options, v: &mut Violations) 
     }
 }
 
-const NOT_YET: &str = "husk does not support this yet; remove it";
-
-/// Fields that husk knows and does not act on yet are refused by name, never dropped.
-pub fn refuse_unsupported(spec: &Spec, v: &mut Violations) {
-    let Some(linux) = spec.linux() else { return };
-    for (field, given) in [("linux.intelRdt", linux.intel_rdt().is_some())] {
-        if given {
-            v.add(field, NOT_YET);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::users::{IdMap, Writer};
@@ -978,19 +966,5 @@ mod tests {
             let (_, found) = with(|v| check_terminal(&process, &options, v));
             assert_eq!(found, fault, "{terminal} {detach} {console_socket}");
         }
-    }
-
-    #[test]
-    fn what_is_not_done_yet_is_refused() {
-        for (field, value) in [("mountLabel", json!("system_u")), ("intelRdt", json!({}))] {
-            let spec = linux(json!({field: value}));
-            assert_eq!(
-                faults(|v| refuse_unsupported(&spec, v)),
-                format!("linux.{field}: husk does not support this yet; remove it")
-            );
-        }
-        good(|v| refuse_unsupported(&spec(json!({})), v));
-        let blank = json!({"intelRdt": null});
-        good(|v| refuse_unsupported(&linux(blank), v));
     }
 }

@@ -293,6 +293,7 @@ pub const CGROUP2_MAGIC: i64 = 0x6367_7270;
 pub const TMPFS_MAGIC: i64 = 0x0102_1994;
 pub const DEVPTS_MAGIC: i64 = 0x1cd1;
 pub const SYSFS_MAGIC: i64 = 0x6265_6572;
+pub const RESCTRL_MAGIC: i64 = 0x0765_5821;
 pub const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
 pub const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// The magic number of the file system at `path`.
