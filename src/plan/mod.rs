@@ -360,4 +360,113 @@ mod tests {
         use namespaces::Kind::*;
         assert_eq!(plan.kinds, [Network, Ipc, Uts, Mount, Cgroup, Pid]);
     }
+
+    /// A host that has all that a config can ask for.
+    fn rich_host() -> Host {
+        Host {
+            apparmor: true,
+            selinux: true,
+            resctrl: Some(crate::host::Resctrl {
+                root: "/sys/fs/resctrl".into(),
+                l3: true,
+                mb: true,
+                schemata: None,
+            }),
+            ..host()
+        }
+    }
+
+    /// The examples of the specification, by name.
+    fn examples(kind: &str) -> Vec<(String, Vec<u8>)> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/runtime-spec");
+        let files = std::fs::read_dir(dir.join(kind)).unwrap();
+        let read = |f: std::fs::DirEntry| {
+            let name = f.file_name().into_string().unwrap();
+            (name, std::fs::read(f.path()).unwrap())
+        };
+        let mut all: Vec<_> = files.map(|f| read(f.unwrap())).collect();
+        all.sort();
+        all
+    }
+
+    /// What is wrong with a config, by its form or by what it means.
+    fn wrong(json: &[u8]) -> Option<String> {
+        let spec = match crate::config::parse_spec(json, &mut Vec::new()) {
+            Err(e) => return Some(e.to_string()),
+            Ok(spec) => spec,
+        };
+        let found = Plan::new(&spec, &rich_host(), &options());
+        found.err().map(|v| v.to_string())
+    }
+
+    #[test]
+    fn the_specifications_good_configs_are_accepted() {
+        for (name, json) in examples("good") {
+            // good by its form, but it would change the host
+            let fault = match name.as_str() {
+                "freebsd-example.json" => {
+                    "hostname: 'slartibartfast' would be set for the whole host"
+                }
+                "linux-netdevice.json" => {
+                    "linux.netDevices: unable to move network devices without a NET"
+                }
+                _ => "",
+            };
+            let found = wrong(&json).unwrap_or_default();
+            assert!(found.starts_with(fault), "{name}: {found}");
+            assert_eq!(found.is_empty(), fault.is_empty(), "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_specifications_bad_configs_are_refused() {
+        let bad = examples("bad");
+        assert_eq!(bad.len(), 5);
+        for (name, json) in bad {
+            // the sections of other systems are nothing to husk
+            let foreign = name.starts_with("freebsd-");
+            assert_eq!(wrong(&json).is_none(), foreign, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_refused_wherever_it_stands() {
+        use serde_json::Value;
+        let mut all = examples("good").into_iter();
+        let (_, json) = all.find(|(name, _)| name == "spec-example.json").unwrap();
+        let config: Value = serde_json::from_slice(&json).unwrap();
+        let mut places = Vec::new();
+        collect(&config, String::new(), &mut places);
+        assert!(places.len() > 200, "{places:?}");
+        for place in places {
+            let mut config = config.clone();
+            let value = config.pointer_mut(&place).unwrap();
+            *value = match value {
+                Value::String(_) => serde_json::json!({"x": 1}),
+                _ => "x".into(),
+            };
+            assert_ne!(wrong(config.to_string().as_bytes()), None, "{place}");
+        }
+    }
+
+    /// JSON pointers to all that is in a value.
+    fn collect(value: &serde_json::Value, at: String, places: &mut Vec<String>) {
+        if !at.is_empty() {
+            places.push(at.clone());
+        }
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields {
+                    let key = key.replace('~', "~0").replace('/', "~1");
+                    collect(value, format!("{at}/{key}"), places);
+                }
+            }
+            serde_json::Value::Array(items) => {
+                for (i, value) in items.iter().enumerate() {
+                    collect(value, format!("{at}/{i}"), places);
+                }
+            }
+            _ => {}
+        }
+    }
 }
