@@ -39,6 +39,7 @@ mod process;
 mod races;
 mod rootfs;
 mod rootless;
+mod schema;
 mod seccomp;
 mod security;
 mod terminal;
@@ -66,6 +67,7 @@ fn tests() -> Vec<Test> {
         ("labels", labels::TESTS),
         ("security", security::TESTS),
         ("rootless", rootless::TESTS),
+        ("schema", schema::TESTS),
         ("errors", errors::TESTS),
         ("output", output::TESTS),
         ("races", races::TESTS),

@@ -98,6 +98,41 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn each_kind_has_all_fields() {
+        let kinds = [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ];
+        let mut all = serde_json::Map::new();
+        for (i, kind) in (1..).zip(kinds) {
+            let hook = json!({"path": format!("/{kind}"), "args": [kind, "x"], "env": [format!("K={kind}")], "timeout": i});
+            all.insert(kind.into(), json!([hook]));
+        }
+        let h = good(|v| plan(&spec(json!({ "hooks": all })), v));
+        let lists = [
+            h.prestart,
+            h.create_runtime,
+            h.create_container,
+            h.start_container,
+            h.poststart,
+            h.poststop,
+        ];
+        for ((i, kind), list) in (1..).zip(kinds).zip(lists) {
+            let expected = Hook {
+                path: format!("/{kind}").into(),
+                args: vec![kind.into(), "x".into()],
+                env: Some(vec![format!("K={kind}")]),
+                timeout: Some(i),
+            };
+            assert_eq!(list, [expected]);
+        }
+    }
+
+    #[test]
     fn six_kinds_in_order() {
         let spec = spec(json!({"hooks": {
             "prestart": [{"path": "/a"}],
