@@ -136,8 +136,8 @@ fn resctrl(root: PathBuf, class: &str) -> Resctrl {
     }
 }
 
-/// The two usual places first: mountinfo is long on a host with many containers.
-fn cgroup_mount() -> Result<Option<PathBuf>> {
+/// Where cgroup2 is mounted. The two usual places first: mountinfo is long on a host with many containers.
+pub fn cgroup_mount() -> Result<Option<PathBuf>> {
     for usual in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
         if fs::fs_magic(usual).is_ok_and(|magic| magic == fs::CGROUP2_MAGIC) {
             return Ok(Some(usual.into()));

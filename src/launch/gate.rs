@@ -18,7 +18,7 @@ fn path(dir: BorrowedFd) -> String {
 }
 
 pub fn make(dir: BorrowedFd) -> Result<OwnedFd> {
-    socket::listen(path(dir).as_ref())
+    socket::listen(path(dir).as_ref(), socket::Kind::Packets)
 }
 
 /// Init's wait: the first connection on which something is said. One that is closed without a word was only a look.

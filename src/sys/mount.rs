@@ -19,6 +19,12 @@ pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 /// Shows owners as `userns_fd` maps them (Linux 5.12).
 pub const IDMAP: u64 = libc::MOUNT_ATTR_IDMAP;
 
+/// Flags of mount(2), for [`mount`].
+pub use libc::{
+    MS_BIND, MS_DIRSYNC, MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_RDONLY,
+    MS_REC, MS_RELATIME, MS_REMOUNT, MS_STRICTATIME, MS_SYNCHRONOUS,
+};
+
 /// struct mount_attr of mount_setattr(2); the bits of `set` and `clear` are [`crate::plan::mounts::attr`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

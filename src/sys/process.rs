@@ -4,6 +4,7 @@ use super::fs::own;
 use super::{Error, Result, check, lift};
 use std::ffi::{CStr, CString, c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::process::Command;
 use std::time::Duration;
 
 pub fn euid() -> u32 {
@@ -16,6 +17,37 @@ pub fn egid() -> u32 {
 
 pub fn pid() -> i32 {
     nix::unistd::getpid().as_raw()
+}
+
+pub fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
+/// Has a command execute its program with these (three at most) as descriptors 3, 4, …
+pub fn pass_fds(command: &mut Command, fds: Vec<OwnedFd>) {
+    use std::os::unix::process::CommandExt;
+    const PASSED_MAX: usize = 3;
+    assert!(fds.len() <= PASSED_MAX);
+    let place = move || {
+        // out of the way first: one may have a number that another is to get
+        let mut away = [0; PASSED_MAX];
+        for (fd, away) in fds.iter().zip(&mut away) {
+            // SAFETY: no pointers; the new descriptor is this function's own, and closed at execve.
+            *away = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 6) };
+            if *away < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        for (number, away) in (3..).zip(&away[..fds.len()]) {
+            // SAFETY: no pointers; what is replaced would be closed at execve.
+            if unsafe { libc::dup2(*away, number) } < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and execve it makes system calls only: no allocation, no lock.
+    unsafe { command.pre_exec(place) };
 }
 
 /// Leaves at once: no destructor, no atexit handler, no flush. The only exit of a forked child besides execve.

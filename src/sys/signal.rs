@@ -4,7 +4,7 @@ use super::{Result, check, lift};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-pub use libc::{SIGCHLD, SIGKILL, SIGPIPE, SIGTERM, SIGURG, SIGWINCH};
+pub use libc::{SIGCHLD, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGURG, SIGWINCH};
 
 /// All signals, blocked and read from a descriptor instead.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kernel's limit on descriptors in one message (`SCM_MAX_FD`).
 pub const MAX_FDS: usize = 253;
@@ -64,10 +64,20 @@ pub fn bind(path: &Path, kind: Kind) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Makes a listening socket of packets at a path.
-pub fn listen(path: &Path) -> Result<OwnedFd> {
+/// Connects a stream socket that answers `EAGAIN` rather than wait, from the start: a listener that takes nobody does not stop us.
+pub fn try_connect(path: &Path) -> Result<OwnedFd> {
+    let call = || format!("connect to '{}'", path.display());
+    let fd = lift(unix_socket(Kind::Stream), call)?;
+    super::fs::set_nonblocking(fd.as_fd())?;
+    let addr = lift(UnixAddr::new(path), call)?;
+    lift(nix::sys::socket::connect(fd.as_raw_fd(), &addr), call)?;
+    Ok(fd)
+}
+
+/// Makes a listening socket at a path.
+pub fn listen(path: &Path, kind: Kind) -> Result<OwnedFd> {
     let call = || format!("listen on '{}'", path.display());
-    let fd = bind(path, Kind::Packets)?;
+    let fd = bind(path, kind)?;
     lift(
         nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::MAXCONN),
         call,
@@ -84,6 +94,18 @@ pub fn accept(listener: BorrowedFd) -> Result<OwnedFd> {
             r => return lift(r, || "accept".into()).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
         }
     }
+}
+
+/// The user that a connected peer was when it connected.
+pub fn peer_uid(fd: BorrowedFd) -> Result<u32> {
+    let credentials = nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::PeerCredentials);
+    lift(credentials, || "getsockopt SO_PEERCRED".into()).map(|c| c.uid())
+}
+
+/// The path that a socket was bound to; None: it has none.
+pub fn own_path(fd: BorrowedFd) -> Result<Option<PathBuf>> {
+    let address = nix::sys::socket::getsockname::<UnixAddr>(fd.as_raw_fd());
+    lift(address, || "getsockname".into()).map(|a| a.path().map(PathBuf::from))
 }
 
 /// Sends one message with descriptors; a peer that is gone is `EPIPE`, never a signal.

@@ -1,0 +1,195 @@
+//! The runtime: its options, its command line, and its last words.
+
+use anyhow::{Context, Result, bail};
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::shim::oci;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where husk keeps its state for containerd's containers, unless the options have another place: a directory a namespace.
+const ROOT: &str = "/run/containerd/husk";
+const OPTIONS_FILE: &str = "options.json";
+const TYPE: &str = "containerd.runc.v1.Options";
+
+/// runc's options, those that mean something without it. Kept in the bundle for the cleanup after a shim's death.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    pub binary_name: String,
+    pub root: String,
+    pub systemd_cgroup: bool,
+    pub no_pivot_root: bool,
+    pub no_new_keyring: bool,
+    pub io_uid: u32,
+    pub io_gid: u32,
+    pub shim_cgroup: String,
+}
+
+impl Options {
+    /// None is what containerd sends without any options.
+    pub fn from_any(any: Option<&Any>) -> Result<Options> {
+        let Some(any) = any.filter(|a| !a.type_url.is_empty() || !a.value.is_empty()) else {
+            return Ok(Options::default());
+        };
+        let name = any.type_url.rsplit('/').next().unwrap_or_default();
+        if name != TYPE {
+            bail!(
+                "options of type '{}': only '{TYPE}' are known",
+                any.type_url
+            );
+        }
+        let o =
+            oci::Options::parse_from_bytes(&any.value).context("parse the runtime's options")?;
+        Ok(Options {
+            binary_name: o.binary_name,
+            root: o.root,
+            systemd_cgroup: o.systemd_cgroup,
+            no_pivot_root: o.no_pivot_root,
+            no_new_keyring: o.no_new_keyring,
+            io_uid: o.io_uid,
+            io_gid: o.io_gid,
+            shim_cgroup: o.shim_cgroup,
+        })
+    }
+
+    pub fn save(&self, bundle: &Path) -> Result<()> {
+        let path = bundle.join(OPTIONS_FILE);
+        std::fs::write(&path, serde_json::to_vec(self)?)
+            .with_context(|| format!("write '{}'", path.display()))
+    }
+
+    /// A bundle that no container was made from has none.
+    pub fn load(bundle: &Path) -> Result<Options> {
+        match std::fs::read(bundle.join(OPTIONS_FILE)) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Options::default()),
+            Err(e) => Err(e).with_context(|| format!("read '{OPTIONS_FILE}'")),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    binary: PathBuf,
+    root: PathBuf,
+    systemd_cgroup: bool,
+    bundle: PathBuf,
+}
+
+impl Runtime {
+    pub fn new(options: &Options, namespace: &str, bundle: &Path) -> Runtime {
+        let root = match &*options.root {
+            "" => ROOT,
+            root => root,
+        };
+        Runtime {
+            binary: binary(&options.binary_name),
+            root: Path::new(root).join(namespace),
+            systemd_cgroup: options.systemd_cgroup,
+            bundle: bundle.into(),
+        }
+    }
+
+    /// A command line up to the verb.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(&self.root);
+        command.arg("--log").arg(self.log());
+        command.arg("--log-format").arg("json");
+        if self.systemd_cgroup {
+            command.arg("--systemd-cgroup");
+        }
+        command.arg(verb).current_dir(&self.bundle);
+        command
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    fn log(&self) -> PathBuf {
+        self.bundle.join("log.json")
+    }
+
+    /// To be taken before a command runs, for [`Runtime::last_words`] of that command alone.
+    pub fn log_size(&self) -> u64 {
+        std::fs::metadata(self.log()).map_or(0, |m| m.len())
+    }
+
+    /// The last error that was logged after `from`.
+    pub fn last_words(&self, from: u64) -> Option<String> {
+        let mut text = String::new();
+        let mut file = File::open(self.log()).ok()?;
+        file.seek(SeekFrom::Start(from)).ok()?;
+        file.read_to_string(&mut text).ok()?;
+        last_error(&text)
+    }
+}
+
+fn last_error(log: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
+    }
+    let mut lines = log
+        .lines()
+        .rev()
+        .filter_map(|l| serde_json::from_str::<Line>(l).ok());
+    lines
+        .find(|l| l.level == "error")
+        .map(|l| l.msg.trim().to_string())
+}
+
+/// The husk beside this shim, if it is there, else the one in PATH.
+pub fn binary(name: &str) -> PathBuf {
+    if !name.is_empty() {
+        return name.into();
+    }
+    let own = std::env::current_exe().ok();
+    own.and_then(|exe| Some(exe.parent()?.join("husk")))
+        .filter(|husk| husk.exists())
+        .unwrap_or_else(|| "husk".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_runcs() {
+        let mut options = oci::Options::new();
+        options.binary_name = "/opt/husk".into();
+        options.systemd_cgroup = true;
+        options.io_uid = 7;
+        let mut any = Any::new();
+        any.type_url = format!("type.googleapis.com/{TYPE}");
+        any.value = options.write_to_bytes().unwrap();
+        let options = Options::from_any(Some(&any)).unwrap();
+        assert_eq!(options.binary_name, "/opt/husk");
+        assert!(options.systemd_cgroup && options.io_uid == 7);
+        assert_eq!(Options::from_any(None).unwrap(), Options::default());
+        any.type_url = "runtimeoptions.v1.Options".into();
+        let e = Options::from_any(Some(&any)).unwrap_err().to_string();
+        assert!(
+            e.starts_with("options of type 'runtimeoptions.v1.Options'"),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn the_last_error_counts() {
+        let log = r#"{"level":"warning","msg":"w","time":""}
+{"level":"error","msg":"first","time":""}
+{"level":"error","msg":" exec: \"x\": executable file not found in $PATH\n","time":""}
+not json
+"#;
+        let words = last_error(log).unwrap();
+        assert_eq!(words, "exec: \"x\": executable file not found in $PATH");
+        assert_eq!(last_error("{\"level\":\"warning\",\"msg\":\"w\"}"), None);
+    }
+}
