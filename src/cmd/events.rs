@@ -149,8 +149,7 @@ fn memory(m: &Memory) -> Value {
         "swap": swap,
         "kernel": entry(0, 0, None, 0),
         "kernelTCP": entry(0, 0, None, 0),
-        "raw": m.stat,
-        "events": m.events,
+        "raw": m.stat, // and no more: who looks for "oom" among the lines is to find it in those of that type only
     });
     set_psi(&mut all, m.pressure);
     all
