@@ -46,8 +46,8 @@ impl Foreground {
         self.notify = notify;
     }
 
-    /// Returns the process's exit code (128 + signal) after all of its output has been written. `pid` is a child.
-    pub fn wait(mut self, pid: i32, pidfd: BorrowedFd) -> Result<i32> {
+    /// Returns how the process ended, after all of its output has been written. `pid` is a child.
+    pub fn wait(mut self, pid: i32, pidfd: BorrowedFd) -> Result<End> {
         loop {
             self.wait_for_events()?;
             if let Some(notify) = &self.notify
@@ -61,7 +61,7 @@ impl Foreground {
                     SIGCHLD => {
                         if let Some(end) = reap(pid) {
                             self.drain();
-                            return Ok(end.code());
+                            return Ok(end);
                         }
                     }
                     SIGWINCH if self.relay.is_some() => self.resize(),

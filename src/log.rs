@@ -114,21 +114,26 @@ pub fn step(number: u8, what: &str) {
 
 /// The one error line. With a log file it is also on standard error, for the person at the terminal.
 pub fn error(message: &str) {
-    error_line(message, true);
+    plain_line(Level::Error, message, true);
 }
 
 /// The same without a word of husk's before it.
 pub fn error_as_is(message: &str) {
-    error_line(message, false);
+    plain_line(Level::Error, message, false);
 }
 
-fn error_line(message: &str, marked: bool) {
+/// What the person at the terminal is told without being asked, and without it being husk's failure.
+pub fn notice(message: &str) {
+    plain_line(Level::Warning, message, false);
+}
+
+fn plain_line(level: Level, message: &str, marked: bool) {
     let (to_file, format) = {
         let log = log();
         (log.file.is_some(), log.format)
     };
     if to_file || format == Format::Json {
-        line(Level::Error, message);
+        line(level, message);
     }
     if to_file || format == Format::Text {
         let prefix = if marked { prefix(to_file) } else { "" };

@@ -4,7 +4,7 @@
 //! the process alone (`kill`, `pause`, `resume`) take no lock: state.json is replaced by rename, a process is addressed by
 //! pidfd and start time, and a hook that calls `husk state` on the container being created must not wait for ever.
 
-use crate::cgroup::CgroupDir;
+use crate::cgroup::{self, CgroupDir};
 use crate::cli::Global;
 use crate::launch::gate;
 use crate::launch::sync::Channel;
@@ -12,6 +12,7 @@ use crate::plan::hooks::Hook;
 use crate::sys;
 use crate::sys::errno::{EEXIST, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, ESRCH};
 use crate::sys::fs::{CWD, Lock, O_CREAT, O_DIRECTORY, O_RDONLY, O_TRUNC, O_WRONLY};
+use crate::sys::process::End;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 /// The record of a container.
 pub const STATE: &str = "state.json";
+/// How the process of `run --keep` ended.
+const END: &CStr = c"end.json";
 /// Its name until `create` has succeeded.
 const CREATING: &str = "creating.json";
 
@@ -233,6 +236,24 @@ pub struct Report<'a> {
     pub annotations: &'a BTreeMap<String, String>,
     /// A name, or "#UID".
     pub owner: String,
+    /// Only of a stopped container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub death: Option<Death>,
+}
+
+/// How a container ended.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Death {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// For a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<cgroup::death::Death>,
 }
 
 /// The state as hooks get it on standard input (runtime-spec, "State").
@@ -269,6 +290,7 @@ impl State {
             created: &self.created,
             annotations: &self.annotations,
             owner,
+            death: None,
         }
     }
 
@@ -523,6 +545,23 @@ impl StateDir {
                     self.path.display()
                 )
             })
+    }
+
+    /// Keeps how the container's process ended, which only its parent is told.
+    pub fn keep_end(&self, end: End) -> Result<()> {
+        match self.replace(c"end.json.tmp", END, &serde_json::to_vec(&end)?) {
+            // deleted by somebody else meanwhile
+            Err(e) if e.errno() == ENOENT => Ok(()),
+            kept => kept.with_context(|| format!("keep how '{}' ended", self.id)),
+        }
+    }
+
+    /// None: nobody was there to keep it.
+    pub fn end(&self) -> Result<Option<End>> {
+        match sys::fs::read_at(self.fd(), END) {
+            Err(e) if e.errno() == ENOENT => Ok(None),
+            json => Ok(Some(serde_json::from_slice(&json?)?)),
+        }
     }
 
     /// Puts another config in the place of the one that `create` has kept, as whole.

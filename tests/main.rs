@@ -20,6 +20,7 @@ mod payload;
 mod support;
 
 mod cgroup;
+mod death;
 mod devices;
 mod errors;
 mod exec;
@@ -62,6 +63,7 @@ fn tests() -> Vec<Test> {
         ("hooks", hooks::TESTS),
         ("cgroup", cgroup::TESTS),
         ("update", update::TESTS),
+        ("death", death::TESTS),
         ("seccomp", seccomp::TESTS),
         ("landlock", landlock::TESTS),
         ("labels", labels::TESTS),

@@ -6,6 +6,7 @@
 //! [`prepare()`] makes it before the container's init is cloned straight into it (a later move by cgroup.procs waits for RCU: some ten
 //! milliseconds); limits and the device program follow while the child mounts.
 
+pub mod death;
 mod devices;
 mod limits;
 mod prepare;

@@ -3,9 +3,11 @@
 use super::create::{self, Ending, Made};
 use super::delete;
 use crate::apply::notify::Proxy;
+use crate::cgroup::death::Death;
 use crate::cli;
 use crate::foreground::Foreground;
 use crate::state::Status;
+use crate::sys::process::{self, End, SIGKILL};
 use crate::{apply, log};
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
@@ -46,29 +48,35 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         return Ok(0);
     };
     foreground.relay_ready(notify);
-    let code = match foreground.wait(made.container.pid, made.container.pidfd.as_fd()) {
-        Ok(code) => code,
+    let end = match foreground.wait(made.container.pid, made.container.pidfd.as_fd()) {
+        Ok(end) => end,
         Err(e) => return Err(made.undo(e)),
     };
-    if code == KILLED
-        && made
-            .container
-            .cgroup
-            .as_ref()
-            .is_some_and(|c| c.dir.oom_kills().is_ok_and(|n| n > 0))
-    {
-        log::warn("killed by its memory limit; raise linux.resources.memory.limit");
+    if let Some(cause) = cause(&made, end) {
+        log::notice(&cause);
     }
-    if !args.keep
-        && let Err(e) = delete::after_run(made.dir, &made.state)
-    {
-        log::warn(format_args!("delete '{}': {e:#}", args.id)); // the exit code matters more
+    let done = if args.keep {
+        made.dir.keep_end(end)
+    } else {
+        delete::after_run(made.dir, &made.state).with_context(|| format!("delete '{}'", args.id))
+    };
+    if let Err(e) = done {
+        log::warn(format_args!("{e:#}")); // the exit code matters more
     }
-    Ok(code)
+    Ok(end.code())
 }
 
-/// 128 + SIGKILL.
-const KILLED: i32 = 137;
+/// Which limit killed the process, or another whose end it has passed on as its own exit code.
+fn cause(made: &Made, end: End) -> Option<String> {
+    match end {
+        _ if end.code() == End::Killed(SIGKILL).code() => {
+            let cgroup = &made.container.cgroup.as_ref()?.dir;
+            Death::read(cgroup).ok()?.cause()
+        }
+        End::Killed(signal) => process::limit_signal(signal).map(String::from),
+        End::Exited(_) => None,
+    }
+}
 
 fn start(made: &Made, args: &cli::Run) -> Result<()> {
     create::write_pid_file(args.creation.pid_file.as_deref(), made.container.pid)?;

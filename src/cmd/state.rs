@@ -1,14 +1,40 @@
 //! `husk state`: without a lock, so that a hook may ask about the container that it runs for.
 
 use super::{print, user_name};
-use crate::cli;
-use crate::state::{Root, StateDir};
+use crate::state::{Death, Root, State, StateDir, Status};
+use crate::sys::process::{self, End};
+use crate::{cgroup, cli};
 use anyhow::Result;
 
 pub fn run(global: &cli::Global, args: cli::State) -> Result<i32> {
     let dir = StateDir::open(&Root::new(global)?, &args.id)?;
     let (state, status) = dir.load_with_status()?;
-    let report = state.report(status, user_name(state.owner));
+    let mut report = state.report(status, user_name(state.owner));
+    if status == Status::Stopped {
+        report.death = death(&dir, &state);
+    }
     print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     Ok(0)
+}
+
+/// What there is of it: the cgroup may be gone, and the state is to be shown all the same.
+fn death(dir: &StateDir, state: &State) -> Option<Death> {
+    let end = dir.end().ok().flatten();
+    let cgroup = state.open_cgroup().ok().flatten();
+    let cgroup = cgroup.and_then(|c| cgroup::death::Death::read(&c).ok());
+    if state.pid == 0 || (end.is_none() && cgroup.is_none()) {
+        return None;
+    }
+    let (exit_code, signal) = match end {
+        Some(End::Exited(code)) => (Some(code), None),
+        Some(End::Killed(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    let cause = cgroup.as_ref().and_then(cgroup::death::Death::cause);
+    Some(Death {
+        exit_code,
+        signal: signal.map(process::signal_name),
+        cause: cause.or_else(|| process::limit_signal(signal?).map(String::from)),
+        cgroup,
+    })
 }

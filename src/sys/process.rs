@@ -119,7 +119,7 @@ pub fn poll(fds: &[(BorrowedFd, i16)], limit: Option<Duration>) -> Result<Vec<i1
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum End {
     Exited(i32),
     Killed(i32),
@@ -188,6 +188,20 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
 pub fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal)
         .map_or_else(|_| format!("signal {signal}"), |s| s.as_str().into())
+}
+
+/// Why the kernel sends a signal that nobody else has a use for.
+pub fn limit_signal(signal: i32) -> Option<&'static str> {
+    match signal {
+        libc::SIGXCPU => {
+            Some("killed by its limit of CPU time; raise RLIMIT_CPU in process.rlimits")
+        }
+        libc::SIGXFSZ => {
+            Some("killed by its limit of file size; raise RLIMIT_FSIZE in process.rlimits")
+        }
+        libc::SIGSYS => Some("killed for a system call that linux.seccomp forbids"),
+        _ => None,
+    }
 }
 
 /// The number of a signal by name, with or without "SIG", in any case; numbers are taken as they are.
