@@ -60,6 +60,8 @@ fn commands_race_on_one_container() {
                     let o = if named { cmd } else { cmd.arg(&c.id) }.run();
                     count.fetch_add(1, Ordering::Relaxed);
                     let clear = o.err.lines().count() == 1 && !o.err.contains("panicked");
+                    // what a delete has ended passes that on, and says nothing
+                    let clear = clear || verb[0] == "exec" && o.code == 137;
                     assert!(o.code == 0 || clear, "{o}");
                 }
             });

