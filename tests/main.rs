@@ -32,6 +32,7 @@ mod landlock;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod nested;
 mod net_devices;
 #[cfg(target_arch = "x86_64")]
 mod old_kernel;
@@ -64,6 +65,7 @@ fn tests() -> Vec<Test> {
         ("cgroup", cgroup::TESTS),
         ("update", update::TESTS),
         ("death", death::TESTS),
+        ("nested", nested::TESTS),
         ("seccomp", seccomp::TESTS),
         ("landlock", landlock::TESTS),
         ("labels", labels::TESTS),

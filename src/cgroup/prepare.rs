@@ -215,6 +215,9 @@ fn enable_controllers(
         let mut buf = [0u8; 4096];
         let n = fs::read(control.as_fd(), &mut buf)?;
         let wanted = missing(&words(&String::from_utf8_lossy(&buf[..n])));
+        if cgroup.as_os_str().is_empty() && wanted.iter().any(|c| plan.controllers.contains(c)) {
+            empty_into_leaf(root)?;
+        }
         if let Some((controllers, error)) = enable(control.as_fd(), &wanted, plan) {
             blocked = Some(Blocked {
                 cgroup: mountpoint.join(cgroup),
@@ -225,6 +228,39 @@ fn enable_controllers(
     }
     enter_threaded(root, &plan.path, plan)?;
     Ok(blocked)
+}
+
+/// In a container the top of the hierarchy is the container's own cgroup, which holds its processes and so can give no controllers (no
+/// such rule is for the hierarchy's real root). They move to a leaf below it; exec from outside follows pid 1 there.
+///
+/// Where that is not allowed, what cannot be enabled tells of it.
+fn empty_into_leaf(root: BorrowedFd) -> sys::Result<()> {
+    const LEAF: &str = "leaf";
+    // those that come while it is at work, and those that it may not see, which are listed as 0
+    const ROUNDS: usize = 10;
+    if fs::lstatat(root, "cgroup.type").is_err() {
+        return Ok(());
+    }
+    for _ in 0..ROUNDS {
+        let mut pids = super::pids(root)?;
+        pids.retain(|pid| *pid != 0);
+        if pids.is_empty() {
+            break;
+        }
+        match fs::mkdirat(root, LEAF, 0o755) {
+            Err(e) if e.errno() != errno::EEXIST => break,
+            _ => {}
+        }
+        for pid in pids {
+            // it may have ended; one that must stay shows in the next round
+            let _ = fs::write_at(
+                root,
+                &*format!("{LEAF}/cgroup.procs"),
+                pid.to_string().as_bytes(),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// All at once; one by one where that fails, since one of them may be the only culprit. Returns those that failed.
