@@ -90,10 +90,10 @@ pub struct Global {
     /// The same as --log-level debug
     #[arg(long)]
     pub debug: bool,
-    /// Have systemd make the cgroup; cgroupsPath is "slice:prefix:name" then (not supported yet)
+    /// Have systemd make the cgroup; cgroupsPath is "slice:prefix:name" then
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// Who makes the cgroup; only cgroupfs is supported yet
+    /// Who makes the cgroup; systemd is the same as --systemd-cgroup
     #[arg(long, value_name = "MANAGER", value_enum, default_value_t)]
     pub cgroup_manager: CgroupManager,
     /// Whether to go on without the right to a cgroup
@@ -114,20 +114,13 @@ pub enum CgroupManager {
 
 impl Global {
     /// Two spellings of one wish.
-    fn combine(&mut self) -> Result<(), Stop> {
+    fn combine(&mut self) {
         if self.debug {
             self.log_level = Level::Debug;
         }
-        match self.cgroup_manager {
-            CgroupManager::Cgroupfs => {}
-            CgroupManager::Systemd => self.systemd_cgroup = true,
-            CgroupManager::Disabled => {
-                return Err(Stop::Usage(
-                    "--cgroup-manager disabled: not supported yet; leave it out".into(),
-                ));
-            }
+        if self.systemd_cgroup {
+            self.cgroup_manager = CgroupManager::Systemd;
         }
-        Ok(())
     }
 }
 
@@ -641,7 +634,7 @@ pub fn parse_global(argv: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
             (line.global, line.version, rest.unwrap_or_default())
         }
     };
-    global.combine()?;
+    global.combine();
     Ok(Parsed {
         global,
         version,
@@ -843,16 +836,19 @@ mod tests {
             (
                 global.log_format,
                 global.rootless,
-                global.systemd_cgroup,
+                global.cgroup_manager,
                 global.debug
             ),
-            (Format::Json, Rootless::True, true, true)
+            (Format::Json, Rootless::True, CgroupManager::Systemd, true)
         );
         assert!(matches!(verb, Verb::State(State { id }) if id == "x"));
         assert_eq!(global.log_level, Level::Debug);
 
         let (global, _) = parse("husk --cgroup-manager=systemd --log-level warn list").unwrap();
-        assert!(global.systemd_cgroup && global.log_level == Level::Warning);
+        assert_eq!(
+            (global.cgroup_manager, global.log_level),
+            (CgroupManager::Systemd, Level::Warning)
+        );
     }
 
     #[test]
@@ -1006,10 +1002,6 @@ mod tests {
             ("husk list -f x", "invalid value 'x'"),
             ("husk foo", "No help topic for 'foo'"),
             ("husk foo -h", "No help topic for 'foo'"),
-            (
-                "husk --cgroup-manager disabled state a",
-                "--cgroup-manager disabled: not supported yet",
-            ),
             ("husk update --memory lots a", "'lots' is not a size"),
             (
                 "husk restore --image-path x a",

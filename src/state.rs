@@ -4,6 +4,7 @@
 //! the process alone (`kill`, `pause`, `resume`) take no lock: state.json is replaced by rename, a process is addressed by
 //! pidfd and start time, and a hook that calls `husk state` on the container being created must not wait for ever.
 
+use crate::cgroup::systemd::Scope;
 use crate::cgroup::{self, CgroupDir};
 use crate::cli::Global;
 use crate::launch::gate;
@@ -196,6 +197,9 @@ pub struct Cgroup {
     pub mountpoint: PathBuf,
     /// Relative to it.
     pub path: PathBuf,
+    /// The unit of systemd that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
 }
 
 /// The five that `state` and `list` show; the spec has all but paused.
@@ -787,6 +791,7 @@ mod tests {
             cgroup: Some(Cgroup {
                 mountpoint: dir.path().into(),
                 path: path.into(),
+                scope: None,
             }),
             ..state.clone()
         };

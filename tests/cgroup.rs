@@ -12,6 +12,7 @@ tests![
     path_absolute,
     path_relative,
     path_cannot_lead_out,
+    nobody_makes_one,
     path_is_removed,
     path_deep_is_removed,
     sub_cgroups_are_removed,
@@ -88,6 +89,7 @@ fn cgroup_of(pid: i32) -> String {
 }
 
 fn path_absent() {
+    needs_cgroupfs();
     let c = Bundle::new().start();
     assert_eq!(
         cgroup_of(c.pid()),
@@ -96,6 +98,7 @@ fn path_absent() {
 }
 
 fn path_absolute() {
+    needs_cgroupfs();
     let c = Bundle::new().cgroup("a/b").start();
     assert_eq!(cgroup_of(c.pid()), format!("/{}/a/b", cgroup().display()));
     drop(c);
@@ -103,6 +106,7 @@ fn path_absolute() {
 }
 
 fn path_relative() {
+    needs_cgroupfs();
     let c = Bundle::new()
         .set("/linux/cgroupsPath", json!("some/where"))
         .start();
@@ -115,6 +119,7 @@ fn path_relative() {
 }
 
 fn path_cannot_lead_out() {
+    needs_cgroupfs();
     runc_fails("it cleans the path of them");
     for path in ["../x", "/a/../../x", "/.."] {
         Bundle::new()
@@ -123,7 +128,36 @@ fn path_cannot_lead_out() {
     }
 }
 
+fn nobody_makes_one() {
+    husk_only("the option is crun's");
+    let cmd = |b: &Bundle| {
+        b.save();
+        let cmd = Cmd::new(process::runtime()).arg("--root");
+        cmd.arg(dir().join("state"))
+            .args(["--cgroup-manager=disabled", "run", "--bundle"])
+            .arg(&b.dir)
+            .arg(process::id_prefix())
+    };
+    let b = Bundle::new()
+        .without_namespace("cgroup")
+        .without_mount("/sys/fs/cgroup")
+        .payload(&["cat", "/proc/self/cgroup"]);
+    let o = cmd(&b).run().ok();
+    let own = format!("0::/{}/harness", cgroup().display());
+    assert!(o.lines().contains(&own.as_str()), "{o}");
+    assert!(
+        o.err.contains("linux.resources.devices: not enforced"),
+        "{o}"
+    );
+    let b = b.set("/linux/resources/pids", json!({"limit": 5}));
+    cmd(&b).run().fails(
+        1,
+        &["linux.resources.pids.limit", "--cgroup-manager disabled"],
+    );
+}
+
 fn path_is_removed() {
+    needs_cgroupfs();
     let b = Bundle::new().cgroup("box");
     let c = b.start();
     assert!(parent().join("box").is_dir());
@@ -139,6 +173,7 @@ fn path_is_removed() {
 }
 
 fn path_deep_is_removed() {
+    needs_cgroupfs();
     let c = Bundle::new().cgroup("a/b/c").start();
     drop(c);
     assert!(!parent().join("a/b/c").exists());
@@ -160,6 +195,7 @@ fn sub_cgroups_are_removed() {
 }
 
 fn existing_empty_one_is_used() {
+    needs_cgroupfs();
     fs::create_dir(parent().join("mine")).unwrap();
     let c = Bundle::new().cgroup("mine").start();
     assert!(cgroup_of(c.pid()).ends_with("/mine"));
@@ -167,6 +203,7 @@ fn existing_empty_one_is_used() {
 
 /// Two containers in one cgroup would share limits, freezer and end.
 fn occupied_one_is_refused() {
+    needs_cgroupfs();
     let c = Bundle::new().cgroup("box").start();
     let pid = c.pid();
     Bundle::new()
@@ -181,6 +218,7 @@ fn occupied_one_is_refused() {
 }
 
 fn frozen_one_is_refused() {
+    needs_cgroupfs();
     let dir = parent().join("box");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("cgroup.freeze"), "1").unwrap();

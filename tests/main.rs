@@ -10,6 +10,7 @@
 //! | `HUSK_TEST_RUNTIME` | the runtime to test instead of husk, such as /usr/sbin/runc: what it fails too, the test has wrong |
 //! | `HUSK_REQUIRE=1` | what a test needs and does not find makes it fail instead of skip |
 //! | `HUSK_REQUIRE_EXCEPT` | names of needs that may be missing nevertheless: `hugetlb,sys_resource` |
+//! | `HUSK_TEST_CGROUP_DRIVER=systemd` | every container in a scope of systemd's: for the tests of limits |
 //! | `HUSK_TEST_DISK` | a writable directory on a block device of its own, for limits of io |
 //! | `HUSK_TEST_TIMEOUT` | seconds that one test may take, 60 if not given |
 //! | `HUSK_TEST_KEEP=1` | leaves the directories of the tests for a look |
@@ -44,6 +45,7 @@ mod rootless;
 mod schema;
 mod seccomp;
 mod security;
+mod systemd;
 mod terminal;
 mod update;
 
@@ -70,6 +72,7 @@ fn tests() -> Vec<Test> {
         ("landlock", landlock::TESTS),
         ("labels", labels::TESTS),
         ("security", security::TESTS),
+        ("systemd", systemd::TESTS),
         ("rootless", rootless::TESTS),
         ("schema", schema::TESTS),
         ("errors", errors::TESTS),

@@ -1,6 +1,7 @@
 //! A plan's writes, made.
 
 use super::prepare::Blocked;
+use super::systemd::{self, Scope};
 use super::{CgroupDir, Prepared, prepare::words, read};
 use crate::plan::cgroup::{Cgroup as Plan, Missing, Write};
 use crate::sys::{self, errno, fs};
@@ -15,10 +16,16 @@ impl Prepared {
     }
 }
 
-/// Changes the limits of a cgroup that is in use: all of them, or none. What is returned can take them back.
-pub fn change<'a>(dir: &'a CgroupDir, writes: &[Write]) -> Result<Changed<'a>> {
+/// Changes the limits of a cgroup that is in use, and of the unit that has it: all of them, or none. What is returned can take them
+/// back.
+pub fn change<'a>(
+    dir: &'a CgroupDir,
+    scope: Option<&'a Scope>,
+    writes: &[Write],
+) -> Result<Changed<'a>> {
     let mut changed = Changed {
         dir,
+        scope: None,
         before: Vec::new(),
     };
     let written = write_with(dir, writes, None, |w| {
@@ -27,7 +34,16 @@ pub fn change<'a>(dir: &'a CgroupDir, writes: &[Write]) -> Result<Changed<'a>> {
         changed.before.extend(before);
         Ok(())
     });
-    match written {
+    let told = written.and_then(|()| {
+        let Some(scope) = scope.filter(|_| !writes.is_empty()) else {
+            return Ok(());
+        };
+        changed.scope = Some(scope);
+        systemd::set_limits(scope, writes)?;
+        // systemd has just written what it takes for the same
+        write_all(dir, writes, None)
+    });
+    match told {
         Ok(()) => Ok(changed),
         Err(e) => Err(changed.undo(e)),
     }
@@ -36,6 +52,8 @@ pub fn change<'a>(dir: &'a CgroupDir, writes: &[Write]) -> Result<Changed<'a>> {
 /// What the files of a cgroup held before [`change`].
 pub struct Changed<'a> {
     dir: &'a CgroupDir,
+    /// Whose properties were changed too.
+    scope: Option<&'a Scope>,
     /// Files and what to write to them, in the order in which they were changed.
     before: Vec<(String, String)>,
 }
@@ -43,6 +61,13 @@ pub struct Changed<'a> {
 impl Changed<'_> {
     /// Takes the changes back after an error, which is the one reported.
     pub fn undo(self, mut error: Error) -> Error {
+        if let Some(scope) = self.scope {
+            let back = self.before.iter().rev();
+            let back: Vec<Write> = back.map(|(f, v)| Write::new("", f, v)).collect();
+            if let Err(e) = systemd::set_limits(scope, &back) {
+                error = anyhow!("{error:#}; then {e:#}");
+            }
+        }
         for (file, value) in self.before.iter().rev() {
             if let Err(e) = self.dir.write(file, value) {
                 error = anyhow!("{error:#}; then restore '{}': {e}", value.trim_end());

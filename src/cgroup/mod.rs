@@ -6,11 +6,13 @@
 //! [`prepare()`] makes it before the container's init is cloned straight into it (a later move by cgroup.procs waits for RCU: some ten
 //! milliseconds); limits and the device program follow while the child mounts.
 
+mod dbus;
 pub mod death;
 mod devices;
 mod limits;
 mod prepare;
 pub mod stats;
+pub mod systemd;
 
 pub use devices::replace_devices;
 pub use limits::{Changed, change};
@@ -75,11 +77,20 @@ impl CgroupDir {
 
     /// The cgroup that a process is in now.
     pub fn of_pid(mountpoint: &Path, pid: i32) -> Result<CgroupDir> {
+        CgroupDir::of(mountpoint, &pid.to_string())
+    }
+
+    fn of(mountpoint: &Path, pid: &str) -> Result<CgroupDir> {
         let text = String::from_utf8(fs::read_at(fs::CWD, &*format!("/proc/{pid}/cgroup"))?)?;
         let path = text.lines().find_map(|l| l.strip_prefix("0::/"));
         let path = path.with_context(|| format!("process {pid} is in no cgroup of v2"))?;
         CgroupDir::open(mountpoint, Path::new(path))?
             .with_context(|| format!("cgroup '{path}' is gone"))
+    }
+
+    /// The cgroup that this process is in now.
+    pub fn own(mountpoint: &Path) -> Result<CgroupDir> {
+        CgroupDir::of(mountpoint, "self")
     }
 
     /// A cgroup below this one, which must be there.

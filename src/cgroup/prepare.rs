@@ -1,8 +1,9 @@
 //! Making a container's cgroup.
 
+use super::systemd::{self, Scope};
 use super::{CgroupDir, read, value_of};
 use crate::host::Host;
-use crate::plan::cgroup::Cgroup as Plan;
+use crate::plan::cgroup::{Cgroup as Plan, Placement};
 use crate::sys::{self, errno, fs};
 use anyhow::{Context, Result, bail};
 use std::fmt;
@@ -14,7 +15,9 @@ use std::path::{Path, PathBuf};
 pub struct Prepared {
     pub dir: CgroupDir,
     /// The directories that husk made, from the top: what [`Prepared::undo`] removes.
-    made: Vec<PathBuf>,
+    pub(super) made: Vec<PathBuf>,
+    /// The unit, when systemd has made it.
+    pub(super) scope: Option<Scope>,
     /// The first controllers that could not be enabled on the way: what explains a limit's missing file.
     pub(super) blocked: Option<Blocked>,
 }
@@ -49,8 +52,12 @@ impl fmt::Display for Blocked {
     }
 }
 
-/// Makes the plan's cgroup with all controllers that the host has. None: there cannot be one, and the container needs none.
+/// Makes the plan's cgroup with all controllers that the host has. None: there cannot be one, and the container needs none; or systemd
+/// is to make it around init ([`systemd::start`]).
 pub fn prepare(host: &Host, plan: &Plan) -> Result<Option<Prepared>> {
+    if plan.placement != Placement::Fs {
+        return Ok(None);
+    }
     let Some(mount) = &host.cgroup else {
         if plan.required {
             bail!(
@@ -70,10 +77,19 @@ pub fn prepare(host: &Host, plan: &Plan) -> Result<Option<Prepared>> {
     }
 }
 
-enum Failure {
+pub(super) enum Failure {
     /// The file system is read-only, or belongs to others.
     NotAllowed(sys::Error),
     Other(anyhow::Error),
+}
+
+impl Failure {
+    pub fn into_error(self) -> anyhow::Error {
+        match self {
+            Failure::NotAllowed(e) => e.into(),
+            Failure::Other(e) => e,
+        }
+    }
 }
 
 impl From<sys::Error> for Failure {
@@ -116,6 +132,7 @@ fn make(mountpoint: &Path, plan: &Plan) -> Result<Prepared, Failure> {
                 path: plan.path.clone(),
             },
             made,
+            scope: None,
             blocked,
         }),
         Err(e) => {
@@ -177,7 +194,7 @@ fn check_idle(dir: BorrowedFd, mountpoint: &Path, plan: &Plan) -> Result<(), Fai
 /// Enables in all cgroups above what the root has: limits may come later (`update`), and statistics want every controller.
 ///
 /// What cannot be enabled is only noted: a limit that needs it fails by name.
-fn enable_controllers(
+pub(super) fn enable_controllers(
     mountpoint: &Path,
     root: BorrowedFd,
     dir: BorrowedFd,
@@ -323,7 +340,7 @@ fn enter_threaded(root: BorrowedFd, cgroup: &Path, plan: &Plan) -> Result<(), Fa
 }
 
 /// Gives the cgroup to a user: the directory, and the files that the kernel says are safe to give (Linux 4.20).
-fn delegate(dir: BorrowedFd, uid: u32) -> sys::Result<()> {
+pub(super) fn delegate(dir: BorrowedFd, uid: u32) -> sys::Result<()> {
     const SAME_GROUP: u32 = u32::MAX;
     let list = read(fs::CWD, "/sys/kernel/cgroup/delegate")
         .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
@@ -345,6 +362,9 @@ pub(super) fn words(text: &str) -> Vec<String> {
 impl Prepared {
     /// Removes what was made, after a failure; the container's processes must be dead or dying. A cgroup that was there before stays.
     pub fn undo(self) -> Result<()> {
+        if let Some(scope) = &self.scope {
+            systemd::stop(scope)?;
+        }
         if self.fresh() {
             self.dir.destroy()?;
         }
@@ -355,7 +375,7 @@ impl Prepared {
 
     /// Whether husk made the cgroup itself, so that nothing is set or attached there yet.
     pub(super) fn fresh(&self) -> bool {
-        self.made.last() == Some(&self.dir.path)
+        self.scope.is_some() || self.made.last() == Some(&self.dir.path)
     }
 }
 

@@ -1,8 +1,10 @@
 //! `husk create`, and what `run` has in common with it.
 
-use crate::cli::{self, Creation};
+use crate::cgroup::systemd;
+use crate::cli::{self, CgroupManager, Creation};
 use crate::host::Host;
 use crate::launch::{self, Container, Progress, Request};
+use crate::plan::cgroup::{Manager, Placement};
 use crate::plan::{self, Options, Plan};
 use crate::state::{ContainerId, Root, State, StateDir, Status, process_stat};
 use crate::sys::{fs, process};
@@ -51,11 +53,6 @@ impl Made {
 
 /// Reads the bundle, plans, and brings the container up to its gate. On failure nothing is left behind.
 pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending) -> Result<Made> {
-    if global.systemd_cgroup {
-        bail!(
-            "--systemd-cgroup: not supported yet; without it the cgroup is made in the file system"
-        );
-    }
     let id = ContainerId::new(id)?;
     let root = Root::new(global)?;
     let bundle = std::path::absolute(&creation.bundle)?;
@@ -77,6 +74,13 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
         console_socket: creation.console_socket.is_some(),
         detach: ending != Ending::Foreground,
         rootless: global.rootless.choice(),
+        cgroup_manager: match global.cgroup_manager {
+            CgroupManager::Cgroupfs => Manager::Fs,
+            CgroupManager::Systemd => Manager::Systemd {
+                user: systemd::is_users(&host, global.rootless.choice()),
+            },
+            CgroupManager::Disabled => Manager::Disabled,
+        },
     };
     let mut plan = Plan::new(&spec, &host, &options).map_err(|v| v.in_file(&config))?;
     for warning in &plan.warnings {
@@ -116,6 +120,10 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
     state.cgroup = host.cgroup.as_ref().map(|c| state::Cgroup {
         mountpoint: c.mountpoint.clone(),
         path: plan.cgroup.path.clone(),
+        scope: match &plan.cgroup.placement {
+            Placement::Systemd(unit) => Some(systemd::Scope::from(&**unit)),
+            _ => None,
+        },
     });
     let launched = save_config(&dir, &json).and_then(|()| {
         dir.save(&state)?;
@@ -133,9 +141,12 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
             preserve_fds,
         };
         launch::create(&request, |progress| match progress {
-            Progress::Begun { pid, in_cgroup } => {
+            Progress::Begun { pid, cgroup } => {
                 state.pid = pid;
-                state.cgroup = state.cgroup.take().filter(|_| in_cgroup);
+                state.cgroup = cgroup.and_then(|path| {
+                    let path = path.into();
+                    state.cgroup.take().map(|c| state::Cgroup { path, ..c })
+                });
                 state.start_time = process_stat(pid)?.map_or(0, |s| s.start_time);
                 dir.save(&state)
             }

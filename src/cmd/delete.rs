@@ -2,6 +2,7 @@
 
 use super::kill;
 use crate::apply::{hooks, intel_rdt};
+use crate::cgroup::systemd;
 use crate::state::{self, ContainerId, Root, State, StateDir, Status};
 use crate::sys::fs::Lock;
 use crate::sys::process::{self, SIGKILL};
@@ -116,11 +117,23 @@ fn end(state: &State) -> Result<()> {
     {
         bail!("container init still running after SIGKILL; it does not leave the kernel");
     }
-    if let Some(cgroup) = state.open_cgroup()? {
-        cgroup.destroy()?;
-    }
+    remove_cgroup(state)?;
     match &state.intel_rdt {
         Some(rdt) => intel_rdt::remove(&rdt.remove),
+        None => Ok(()),
+    }
+}
+
+/// systemd first, who would else find its unit without a cgroup. Where it does not answer, or is gone with the user's session, the cgroup
+/// goes without it.
+fn remove_cgroup(state: &State) -> Result<()> {
+    if let Some(scope) = state.cgroup.as_ref().and_then(|c| c.scope.as_ref())
+        && let Err(e) = systemd::stop(scope)
+    {
+        log::warn(error::text(&e));
+    }
+    match state.open_cgroup()? {
+        Some(cgroup) => cgroup.destroy(),
         None => Ok(()),
     }
 }
@@ -128,7 +141,7 @@ fn end(state: &State) -> Result<()> {
 /// A husk that was killed before it had a process may not even have made the cgroup: one with processes is somebody else's.
 fn leave_to_others(state: &State) -> Result<()> {
     match state.open_cgroup()? {
-        Some(cgroup) if cgroup.is_idle()? => cgroup.destroy(),
+        Some(cgroup) if cgroup.is_idle()? => remove_cgroup(state),
         Some(cgroup) => {
             log::warn(format_args!(
                 "cgroup '{}' is left alone: it has processes, and none of them is known to be of '{}'",

@@ -69,6 +69,7 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
             .cgroup
             .as_ref()
             .map_or(Path::new("/sys/fs/cgroup"), |c| &c.mountpoint),
+        scope: state.cgroup.as_ref().and_then(|c| c.scope.as_ref()),
         sub_cgroup: !args.cgroup.is_empty(),
         new_keyring: state.own_keyring,
         console_socket: args.console_socket.as_deref(),
@@ -242,9 +243,13 @@ fn cgroup(state: &State, sub: &[String]) -> Result<Option<CgroupDir>> {
     let dir = CgroupDir::open(&own.mountpoint, &own.path)?;
     let Some(sub) = sub.last() else {
         // one that is gone was replaced from inside; pid 1 knows by what
-        return dir
-            .map_or_else(|| CgroupDir::of_pid(&own.mountpoint, state.pid), Ok)
-            .map(Some);
+        let Some(dir) = dir else {
+            return CgroupDir::of_pid(&own.mountpoint, state.pid).map(Some);
+        };
+        return match own.scope.as_ref().and_then(|s| s.subgroup.as_ref()) {
+            Some(below) => dir.sub(Path::new(below)).map(Some),
+            None => Ok(Some(dir)),
+        };
     };
     if sub.contains(':') {
         bail!(

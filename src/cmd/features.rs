@@ -30,8 +30,8 @@ fn features() -> Value {
             "cgroup": {
                 "v1": false,
                 "v2": true,
-                "systemd": false,
-                "systemdUser": false,
+                "systemd": true,
+                "systemdUser": true,
                 "rdma": true,
             },
             "seccomp": {

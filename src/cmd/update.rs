@@ -2,6 +2,7 @@
 
 use crate::apply::intel_rdt;
 use crate::host::Host;
+use crate::plan::systemd;
 use crate::plan::update::{self, Update};
 use crate::state::{Root, State, StateDir, Status};
 use crate::sys::fs::{self, Lock};
@@ -43,13 +44,17 @@ pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
     }
     let Update {
         resources,
-        writes,
+        mut writes,
         devices,
         ..
     } = planned;
     config["linux"]["resources"] = resources;
     let failed = || format!("update '{id}'");
-    let changed = cgroup::change(&cgroup, &writes).with_context(failed)?;
+    let scope = state.cgroup.as_ref().and_then(|c| c.scope.as_ref());
+    if scope.is_some() {
+        systemd::as_kept(&mut writes);
+    }
+    let changed = cgroup::change(&cgroup, scope, &writes).with_context(failed)?;
     if let Some(rules) = &devices
         && let Err(e) = cgroup::replace_devices(&cgroup, &rules.after)
         && !global

@@ -17,6 +17,7 @@ use super::sync::{Channel, Msg};
 use super::{hand_over, pass, unexpected, until_ready};
 use crate::apply::{console, intel_rdt, process as attributes};
 use crate::cgroup::CgroupDir;
+use crate::cgroup::systemd::{self, Scope};
 use crate::log;
 use crate::plan::landlock::Landlock;
 use crate::plan::namespaces::Kind;
@@ -27,7 +28,7 @@ use crate::root::Root;
 use crate::seal;
 use crate::state::{State, Status};
 use crate::sys::clone::{self, Side};
-use crate::sys::errno::{EBUSY, EOPNOTSUPP};
+use crate::sys::errno::{EACCES, EBUSY, EOPNOTSUPP, EPERM};
 use crate::sys::{fs, process, socket};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -50,6 +51,8 @@ pub struct Request<'a> {
     pub rootless: bool,
     pub cgroup: Option<&'a CgroupDir>,
     pub cgroup_mount: &'a Path,
+    /// The unit of systemd that has the cgroup.
+    pub scope: Option<&'a Scope>,
     /// --cgroup: it is this one or none.
     pub sub_cgroup: bool,
     pub new_keyring: bool,
@@ -110,7 +113,7 @@ pub fn exec(request: &Request) -> Result<Ready> {
         theirs.last_words(&e);
         process::exit_now(1);
     };
-    let (pid, pidfd) = if request.rootless {
+    let (pid, pidfd, outside) = if request.rootless {
         through_user_namespace(request, &mut child)?
     } else {
         directly(request, &mut child)?
@@ -118,6 +121,9 @@ pub fn exec(request: &Request) -> Result<Ready> {
     drop(theirs);
     let ours = ours.expect("only the child takes it");
     let ready: Result<Option<OwnedFd>> = (|| {
+        if let Some(scope) = outside {
+            move_in(request, scope, pid)?;
+        }
         if !request.rootless {
             attributes::oom_score_adj(pid, p)?;
         }
@@ -174,24 +180,26 @@ fn flags(kinds: &[Kind]) -> u64 {
 }
 
 /// The child joins everything itself, but for the pid namespace, which counts only for what is cloned after.
-fn directly(request: &Request, child: &mut impl FnMut()) -> Result<(i32, OwnedFd)> {
+fn directly<'a>(request: &Request<'a>, child: &mut impl FnMut()) -> Result<Born<'a>> {
     if request.kinds.contains(&Kind::Pid) {
         clone::setns(request.target, clone::NEWPID)
             .context("join the container's pid namespace")?;
     }
-    match clone_into(request)? {
+    let (side, outside) = clone_into(request)?;
+    match side {
         Side::Child => {
             child();
             process::exit_now(1)
         }
-        Side::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Side::Parent { pid, pidfd } => Ok((pid, pidfd, outside)),
     }
 }
 
 /// A process in between takes the user namespace's rights and joins everything; its sibling is born inside.
-fn through_user_namespace(request: &Request, child: &mut impl FnMut()) -> Result<(i32, OwnedFd)> {
+fn through_user_namespace<'a>(request: &Request<'a>, child: &mut impl FnMut()) -> Result<Born<'a>> {
     let (ours, theirs) = Channel::pair()?;
-    match clone_into(request)? {
+    let (side, outside) = clone_into(request)?;
+    match side {
         Side::Child => {
             drop(ours);
             let sibling = (|| {
@@ -213,7 +221,7 @@ fn through_user_namespace(request: &Request, child: &mut impl FnMut()) -> Result
             let answer = ours.recv()?;
             process::wait(first)?;
             match answer {
-                Some(Msg::Pid(pid)) => Ok((pid, process::pidfd_open(pid)?)),
+                Some(Msg::Pid(pid)) => Ok((pid, process::pidfd_open(pid)?, outside)),
                 Some(Msg::Error(text)) => bail!(text),
                 _ => bail!("the first process ended before the container's"),
             }
@@ -221,11 +229,19 @@ fn through_user_namespace(request: &Request, child: &mut impl FnMut()) -> Result
     }
 }
 
+/// The process, and the unit of systemd that it is still to be moved into.
+type Born<'a> = (i32, OwnedFd, Option<&'a Scope>);
+
 /// Clones into the container's cgroup. Where processes of the container have made it an inner one (systemd, Docker in it), the kernel
-/// allows no process there: pid 1's own cgroup is taken then.
-fn clone_into(request: &Request) -> Result<Side> {
+/// allows no process there: pid 1's own cgroup is taken then. A user may not go into what his systemd has from what his session has:
+/// systemd moves the process then.
+fn clone_into<'a>(request: &Request<'a>) -> Result<(Side, Option<&'a Scope>)> {
     let at = |cgroup: Option<BorrowedFd>| clone::clone3(0, cgroup, false);
-    match at(request.cgroup.map(CgroupDir::fd)) {
+    let side = match at(request.cgroup.map(CgroupDir::fd)) {
+        Err(e) if [EACCES, EPERM].contains(&e.errno()) && request.scope.is_some() => {
+            let side = at(None).context("make a process")?;
+            return Ok((side, request.scope));
+        }
         Err(e) if request.sub_cgroup => Err(anyhow!(
             "--cgroup: adding pid of the process to cgroups: {e}"
         )),
@@ -235,6 +251,30 @@ fn clone_into(request: &Request) -> Result<Side> {
             at(Some(cgroup.fd())).context("make a process in the cgroup of the container's pid 1")
         }
         r => r.context("make a process in the container's cgroup"),
+    };
+    Ok((side?, None))
+}
+
+/// The same choice of a cgroup as [`clone_into`]'s, by systemd.
+fn move_in(request: &Request, scope: &Scope, pid: i32) -> Result<()> {
+    let root = request.state.cgroup.as_ref().map(|c| c.path.as_path());
+    let below = |cgroup: &CgroupDir| {
+        let path = cgroup.path().strip_prefix(root.unwrap_or(Path::new("")));
+        path.unwrap_or(Path::new("")).to_path_buf()
+    };
+    let own = request.cgroup.map(below).unwrap_or_default();
+    match systemd::attach(scope, &own, pid) {
+        Err(e) if !request.sub_cgroup => {
+            let first = below(&CgroupDir::of_pid(
+                request.cgroup_mount,
+                request.target_pid,
+            )?);
+            if first == own {
+                return Err(e);
+            }
+            systemd::attach(scope, &first, pid)
+        }
+        r => r.context("--cgroup"),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::apply::{
 };
 use crate::cgroup::CgroupDir;
 use crate::plan::Plan;
+use crate::plan::cgroup::Placement;
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::process::Process;
 use crate::root::Root;
@@ -121,7 +122,9 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     );
     let root = rootfs::prepare(plan)?;
     let map = |index, tree| init.parent.ask(Msg::Map(index, tree));
-    let mounted = mounts::mount_all(&root, plan, sources, init.cgroup, &map)?;
+    let own = own_cgroup(plan)?;
+    let cgroup = init.cgroup.or(own.as_ref());
+    let mounted = mounts::mount_all(&root, plan, sources, cgroup, &map)?;
     devices::make(&root, &plan.devices)?;
     let terminal = plan
         .process
@@ -204,6 +207,16 @@ pub fn join_keyring(id: &str, process: Option<&Process>, user_namespace: bool) -
         labels::selinux_keys(label)?;
     }
     attributes::join_keyring(id, user_namespace)
+}
+
+/// Where systemd has put this process, if it must be shown without a cgroup namespace.
+fn own_cgroup(plan: &Plan) -> Result<Option<CgroupDir>> {
+    match (&plan.cgroup.placement, &plan.cgroup.mountpoint) {
+        (Placement::Systemd(_), Some(mountpoint)) if !plan.namespaces.is_new(Kind::Cgroup) => {
+            CgroupDir::own(mountpoint).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Closes what the parent has open: its lock on the state directory, the cgroup, and whatever husk's caller let it inherit.

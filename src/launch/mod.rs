@@ -6,7 +6,8 @@
 //!  1  id claimed, config read, plan made (cmd)
 //!  2  cgroup made
 //!  3  gate made
-//!  4  clone, straight into the cgroup              waits for Go
+//!  4  clone, straight into the cgroup,             waits for Go
+//!     or systemd makes one around the child
 //!  5  state saved, limits, id maps,        ── Go →
 //!     resctrl, network devices moved
 //!  6                                               namespaces joined, names, loopback
@@ -35,7 +36,7 @@ pub mod sync;
 use crate::apply::{
     hooks, intel_rdt, mounts, net_devices, process as attributes, seccomp, sysctl, users,
 };
-use crate::cgroup::{self, Prepared};
+use crate::cgroup::{self, Prepared, systemd};
 use crate::host::Host;
 use crate::log;
 use crate::plan::Plan;
@@ -78,11 +79,12 @@ pub struct Container {
 
 /// What state.json must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// There is a process with this pid, in a cgroup of its own or not; a killed husk leaves something to delete from now on.
+pub enum Progress<'a> {
+    /// There is a process with this pid, in a cgroup of its own (its path below the mount) or not; a killed husk leaves something to
+    /// delete from now on.
     Begun {
         pid: i32,
-        in_cgroup: bool,
+        cgroup: Option<&'a Path>,
     },
     Ready,
 }
@@ -154,11 +156,15 @@ pub fn create(
         let ours = ours.expect("only the child takes it");
         let pid = spawned.pid;
         undo.child = Some(pid);
+        if undo.cgroup.is_none() {
+            undo.cgroup = systemd::start(request.host, &plan.cgroup, pid)?;
+        }
+        let cgroup = undo.cgroup.as_ref();
         // 5
         log::step(5, "writing limits and id maps, moving network devices");
         record(Progress::Begun {
             pid,
-            in_cgroup: cgroup.is_some(),
+            cgroup: cgroup.map(|c| c.dir.path()),
         })?;
         if let Some(c) = cgroup {
             c.limit(&plan.cgroup)?;

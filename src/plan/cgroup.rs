@@ -3,6 +3,7 @@
 use super::devices::Kind;
 use super::mounts::{Mount, Source, attr};
 use super::namespaces::{Kind as Namespace, Namespaces};
+use super::systemd::{self, Unit};
 use super::users::IdMaps;
 use super::{Options, Violations, limits, resources};
 use crate::host::{CgroupMount, Host};
@@ -75,8 +76,35 @@ pub struct DeviceRule {
     pub mknod: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Who makes the cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manager {
+    /// husk, in the file system.
+    #[default]
+    Fs,
+    /// systemd: its instance for the user rather than for the system.
+    Systemd { user: bool },
+    /// Nobody.
+    Disabled,
+}
+
+/// Where the container is put.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Placement {
+    /// In the cgroup at the plan's path, made by husk.
+    #[default]
+    Fs,
+    /// In a scope of systemd's.
+    Systemd(Box<Unit>),
+    /// It stays in husk's own cgroup.
+    Nowhere,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cgroup {
+    pub placement: Placement,
+    /// Of the cgroup2 file system.
+    pub mountpoint: Option<PathBuf>,
     /// Relative to the root of the cgroup2 mount (no leading slash, no "..").
     pub path: PathBuf,
     /// The config names a path, or asks for a limit: without a cgroup2 mount, or without the right to make a cgroup, that is an error.
@@ -111,8 +139,25 @@ pub fn plan(
     writes.append(&mut limits::plan(spec, v));
     let rules = resources.and_then(|r| r.devices().as_deref());
     let rootless = options.rootless.unwrap_or(host.rootless());
+    let (placement, path) = match options.cgroup_manager {
+        Manager::Fs => (
+            Placement::Fs,
+            path(given, &options.id, host.cgroup.as_ref(), v),
+        ),
+        Manager::Systemd { user } => {
+            systemd::as_kept(&mut writes);
+            let (unit, path) = systemd::unit(given, &options.id, user, spec, &writes, v);
+            (Placement::Systemd(Box::new(unit)), path)
+        }
+        Manager::Disabled => {
+            disabled(given, &writes, rules, v);
+            (Placement::Nowhere, PathBuf::new())
+        }
+    };
     Cgroup {
-        path: path(given, &options.id, host.cgroup.as_ref(), v),
+        placement,
+        mountpoint: host.cgroup.as_ref().map(|c| c.mountpoint.clone()),
+        path,
         // rootless, the engines' "deny all devices" is nothing that anybody could carry out
         required: given.is_some()
             || !writes.is_empty()
@@ -127,6 +172,32 @@ pub fn plan(
         )),
         devices_may_fail: rootless,
         owner: owner(spec, namespaces, users, mounts),
+    }
+}
+
+/// Without a cgroup nothing can be limited; the engines' usual device rules are no reason to refuse a container.
+fn disabled(
+    given: Option<&Path>,
+    writes: &[Write],
+    rules: Option<&[oci_spec::runtime::LinuxDeviceCgroup]>,
+    v: &mut Violations,
+) {
+    let mut fields: Vec<&str> = writes.iter().map(|w| w.field.as_str()).collect();
+    fields.dedup();
+    if given.is_some() {
+        fields.insert(0, "linux.cgroupsPath");
+    }
+    for field in fields {
+        v.add(
+            field,
+            "cannot be with --cgroup-manager disabled; remove it, or use another manager",
+        );
+    }
+    if rules.is_some_and(|r| !r.is_empty()) {
+        v.warn(
+            "linux.resources.devices",
+            "not enforced: --cgroup-manager disabled",
+        );
     }
 }
 
@@ -273,6 +344,39 @@ mod tests {
         }
         let mut v = Violations::default();
         assert_eq!(path(None, "id", None, &mut v), Path::new("id"));
+    }
+
+    #[test]
+    fn without_a_manager() {
+        let plan = |linux: serde_json::Value, v: &mut Violations| {
+            let spec = spec(
+                serde_json::json!({"ociVersion": "1.2.1", "root": {"path": "r"}, "linux": linux}),
+            );
+            let options = Options {
+                id: "id".into(),
+                cgroup_manager: Manager::Disabled,
+                ..Default::default()
+            };
+            let host = Host::default();
+            super::plan(&spec, &host, &options, &Namespaces::default(), None, &[], v)
+        };
+        let mut v = Violations::default();
+        let deny =
+            serde_json::json!({"resources": {"devices": [{"allow": false, "access": "rwm"}]}});
+        assert_eq!(plan(deny, &mut v).placement, Placement::Nowhere);
+        assert_eq!(
+            v.take_warnings(),
+            ["linux.resources.devices: not enforced: --cgroup-manager disabled"]
+        );
+        assert_eq!(faults(v), "");
+        let mut v = Violations::default();
+        let limits = serde_json::json!({"cgroupsPath": "/x", "resources": {"pids": {"limit": 3}}});
+        plan(limits, &mut v);
+        let why = "cannot be with --cgroup-manager disabled; remove it, or use another manager";
+        assert_eq!(
+            faults(v),
+            format!("linux.cgroupsPath: {why}\nlinux.resources.pids.limit: {why}")
+        );
     }
 
     #[test]

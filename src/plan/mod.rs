@@ -26,6 +26,7 @@ pub mod resources;
 pub mod rootfs;
 pub mod seccomp;
 pub mod sysctl;
+pub mod systemd;
 pub mod update;
 pub mod users;
 pub mod violations;
@@ -51,6 +52,8 @@ pub struct Options {
     pub detach: bool,
     /// --rootless: whether to go on without the right to a cgroup or a device program; None is as the host says.
     pub rootless: Option<bool>,
+    /// --systemd-cgroup and --cgroup-manager.
+    pub cgroup_manager: cgroup::Manager,
 }
 
 /// All that the two lists need; see each room for its part.

@@ -1,7 +1,7 @@
 //! Bundles and containers.
 
 use super::process::{
-    Cmd, Output, Running, dir, id_prefix, payload, serial, wait_exit, wait_until,
+    Cmd, Output, Running, by_systemd, dir, id_prefix, payload, serial, wait_exit, wait_until,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -187,9 +187,16 @@ impl Bundle {
 
     /// A container that is not created yet.
     pub fn container(&self) -> Container {
-        self.save();
+        let id = format!("{}{}", id_prefix(), serial());
+        match self.config.pointer("/linux/cgroupsPath") {
+            None if by_systemd() => {
+                let path = json!(format!("system.slice:t:{id}"));
+                self.clone().set("/linux/cgroupsPath", path).save();
+            }
+            _ => self.save(),
+        }
         Container {
-            id: format!("{}{}", id_prefix(), serial()),
+            id,
             bundle: self.dir.clone(),
             created: None,
         }
@@ -403,6 +410,9 @@ impl Container {
 
     /// Its cgroup when the config names none: beside that of the runtime.
     pub fn cgroup_dir(&self) -> PathBuf {
+        if by_systemd() {
+            return format!("/sys/fs/cgroup/system.slice/t-{}.scope", self.id).into();
+        }
         Path::new("/sys/fs/cgroup")
             .join(super::cgroup())
             .join(&self.id)

@@ -57,7 +57,13 @@ impl Before {
 
         let root = Path::new("/sys/fs/cgroup");
         let own = root.join(cgroup());
-        for (parent, ours) in [(own.as_path(), ""), (root, id_prefix())] {
+        let scope = format!("t-{}", id_prefix());
+        let slice = root.join("system.slice");
+        for (parent, ours) in [
+            (own.as_path(), ""),
+            (root, id_prefix()),
+            (&slice, scope.as_str()),
+        ] {
             for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if name == "harness" || !name.starts_with(ours) || !entry.path().is_dir() {

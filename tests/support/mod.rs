@@ -10,7 +10,7 @@ pub mod runner;
 
 pub use bundle::{Bundle, Container};
 pub use needs::Need::*;
-pub use needs::{husk_only, is_husk, needs, runc_fails, runc_since, skip};
+pub use needs::{husk_only, is_husk, needs, needs_cgroupfs, runc_fails, runc_since, skip};
 pub use process::{Cmd, Output, cgroup, dir, keep_fds, wait_until};
 pub use serde_json::{Value, json};
 

@@ -25,6 +25,10 @@ pub enum Need {
     Landlock,
     /// AppArmor in the kernel, and apparmor_parser(8).
     AppArmor,
+    /// It is process 1.
+    Systemd,
+    /// One of the user 1000's own.
+    UserSystemd,
     /// A file that is not on every host.
     File(&'static str),
 }
@@ -44,6 +48,8 @@ impl Need {
             Uidmap => "uidmap".into(),
             Landlock => "landlock".into(),
             AppArmor => "apparmor".into(),
+            Systemd => "systemd".into(),
+            UserSystemd => "user_systemd".into(),
             File(path) => path.into(),
         }
     }
@@ -90,6 +96,10 @@ impl Need {
             AppArmor if !has_apparmor() => Some("no AppArmor in the kernel".into()),
             AppArmor => (!std::path::Path::new("/sbin/apparmor_parser").exists())
                 .then(|| "no apparmor_parser; install apparmor".into()),
+            Systemd => (!std::path::Path::new("/run/systemd/private").exists())
+                .then(|| "systemd does not run here".into()),
+            UserSystemd => (!std::path::Path::new("/run/user/1000/systemd/private").exists())
+                .then(|| "no systemd of the user 1000; run: systemctl start user@1000".into()),
             File(path) => (!std::path::Path::new(path).exists()).then(|| format!("no {path}")),
         }
     }
@@ -120,6 +130,13 @@ pub fn needs(all: &[Need]) {
             panic!("needs {}: {reason}", need.name());
         }
         panic_any(Skip(reason));
+    }
+}
+
+/// Skips the test where systemd makes the cgroups: it is about paths.
+pub fn needs_cgroupfs() {
+    if super::process::by_systemd() {
+        skip("cgroups are made by systemd");
     }
 }
 

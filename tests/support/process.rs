@@ -91,6 +91,11 @@ pub fn runtime() -> PathBuf {
     std::env::var_os("HUSK_TEST_RUNTIME").map_or(husk.into(), PathBuf::from)
 }
 
+/// Whether systemd makes the containers' cgroups.
+pub fn by_systemd() -> bool {
+    std::env::var("HUSK_TEST_CGROUP_DRIVER").is_ok_and(|d| d == "systemd")
+}
+
 fn reap() {
     loop {
         let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
@@ -173,6 +178,9 @@ impl Cmd {
         let state: OsString = dir().join("state").into();
         let mut cmd = Cmd::new(runtime());
         cmd.command.arg("--root").arg(state);
+        if by_systemd() {
+            cmd.command.arg("--systemd-cgroup");
+        }
         cmd
     }
 
