@@ -295,6 +295,7 @@ fn features_are_as_the_schema_says() {
 
 /// All that the schema knows is said, and what features-linux.md has besides.
 fn features_are_complete() {
+    runc_since(1, 4);
     let features = features();
     let known = Schemas::load().properties("features-schema.json");
     let besides = ["linux.memoryPolicy.modes", "linux.memoryPolicy.flags"];
