@@ -109,12 +109,12 @@ fn at_once<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     (!misspelt).then_some(good)
 }
 
-/// The spec's fields for Linux. None differs from another by case alone.
+/// The spec's fields for Linux, two old ones (enableCMT, enableMBM) as the crate spells them. None differs from another by case alone.
 const FIELDS: &str = "\
     access action additionalGids allow ambient annotations apparmorProfile architectures args blockIO bounding \
     burst capabilities cgroupsPath checkBeforeUpdate class classID closID consoleSize containerID cpu cpus \
     createContainer createRuntime cwd deadline defaultAction defaultErrnoRet destination devices disableOOMKiller \
-    domain domainname effective enableMonitoring env errnoRet execCPUAffinity fileMode final flags gid gidMappings \
+    domain domainname effective enableCmt enableMbm enableMonitoring env errnoRet execCPUAffinity fileMode final flags gid gidMappings \
     hard hcaHandles hcaObjects height hooks hostID hostname hugepageLimits idle index inheritable initial intelRdt \
     ioPriority kernel kernelTCP l3CacheSchema leafWeight limit linux listenerMetadata listenerPath major \
     maskedPaths memBwSchema memory memoryPolicy mems minor mode mountLabel mounts name names namespaces nanosecs \
@@ -335,6 +335,15 @@ mod tests {
             read(&json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "unknown": [1]}));
         assert_eq!(spec.version(), "1.3.0");
         assert_eq!(warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    #[allow(deprecated)]
+    fn old_fields_of_the_specification_are_known() {
+        let (spec, _) =
+            read(&json!({"ociVersion": "1.0.0", "linux": {"intelRdt": {"enableCMT": true}}}));
+        let rdt = spec.linux().as_ref().unwrap().intel_rdt().clone().unwrap();
+        assert_eq!(*rdt.enable_cmt(), Some(true));
     }
 
     #[test]

@@ -337,7 +337,7 @@ mod tests {
             "linux.intelRdt: intelRdt is specified in config, but Intel RDT is not enabled: no resctrl is mounted on this host; \
              remove it"
         );
-        let (_, warnings) = warned(|v| run(json!({"enableCMT": true}), &host(None), v));
+        let (_, warnings) = warned(|v| run(json!({"enableCmt": true}), &host(None), v));
         assert_eq!(warnings.len(), 1, "{warnings:?}");
     }
 }

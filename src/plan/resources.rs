@@ -508,19 +508,19 @@ fn device_rule(r: &LinuxDeviceCgroup, field: &str, v: &mut Violations) -> Option
         }
     };
     let access = r.access().as_deref().unwrap_or_default();
-    if access.is_empty() {
+    if !access.contains(['r', 'w', 'm']) {
         v.add(
             format!("{field}.access"),
-            "cannot be empty; give some of r, w and m",
+            format!("is '{access}'; give some of r, w and m"),
         );
         return None;
     }
     if let Some(c) = access.chars().find(|c| !"rwm".contains(*c)) {
-        v.add(
-            format!("{field}.access"),
-            format!("holds '{c}'; give some of r, w and m"),
+        // as runc does: there are configs with "rwa"
+        v.warn(
+            &format!("{field}.access"),
+            &format!("holds '{c}', which is none of r, w and m, and is left out"),
         );
-        return None;
     }
     Some(DeviceRule {
         allow: r.allow(),
@@ -1049,16 +1049,12 @@ mod tests {
     fn device_rules_refused() {
         let cases = [
             (
-                json!({"allow": true, "access": ""}),
-                "access: cannot be empty; give some of r, w and m",
+                json!({"allow": true, "access": "a"}),
+                "access: is 'a'; give some of r, w and m",
             ),
             (
                 json!({"allow": true}),
-                "access: cannot be empty; give some of r, w and m",
-            ),
-            (
-                json!({"allow": true, "access": "rx"}),
-                "access: holds 'x'; give some of r, w and m",
+                "access: is ''; give some of r, w and m",
             ),
             (
                 json!({"allow": true, "type": "p", "access": "r"}),
