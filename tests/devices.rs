@@ -371,10 +371,20 @@ fn rules_access_letters() {
 
 fn rules_unknown_access_is_refused() {
     runc_fails("it ignores what it does not know");
-    let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rx"});
-    Bundle::new()
-        .push("/linux/resources/devices", rule)
-        .refused(&["linux.resources.devices[1].access", "x"]);
+    let with = |access: &str| {
+        let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": access});
+        Bundle::new()
+            .payload(&["true"])
+            .push("/linux/resources/devices", rule)
+    };
+    with("x").refused(&["linux.resources.devices[1].access", "x"]);
+    // "rwa" is in configs that are about
+    let o = with("rwa").run().ok();
+    assert!(
+        o.err
+            .contains("linux.resources.devices[1].access: holds 'a'"),
+        "{o}"
+    );
 }
 
 fn rules_hold_for_exec() {

@@ -113,8 +113,11 @@ impl Channel {
 
     /// Why a message did not get through: what the child said before it left, if it did.
     pub fn reason(&self, e: sys::Error) -> anyhow::Error {
+        if e.errno() != EPIPE {
+            return e.into(); // it is still there, and may have nothing to say
+        }
         match self.recv() {
-            Ok(Some(Msg::Error(text))) if e.errno() == EPIPE => anyhow!(text),
+            Ok(Some(Msg::Error(text))) => anyhow!(text),
             _ => e.into(),
         }
     }

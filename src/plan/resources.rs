@@ -170,9 +170,9 @@ fn memory_v1(m: &LinuxMemory, field: &str, v: &mut Violations) {
         "ignored: cgroup v2 always counts the whole hierarchy",
     );
     if m.disable_oom_killer() == Some(true) {
-        v.add(
-            format!("{field}.disableOOMKiller"),
-            "cgroup v2 cannot switch the OOM killer off; remove it, or use process.oomScoreAdj",
+        v.warn(
+            &format!("{field}.disableOOMKiller"),
+            "ignored: cgroup v2 cannot switch the OOM killer off; use process.oomScoreAdj",
         );
     }
 }
@@ -245,9 +245,9 @@ fn cpu(c: &LinuxCpu, field: &str, v: &mut Violations, out: &mut Vec<Write>) {
         ("realtimePeriod", c.realtime_period().unwrap_or(0) != 0),
     ] {
         if set {
-            v.add(
-                at(name),
-                "cgroup v2 has no realtime limits; remove it, or use process.scheduler",
+            v.warn(
+                &at(name),
+                "ignored: cgroup v2 has no realtime limits; use process.scheduler",
             );
         }
     }
@@ -303,7 +303,7 @@ fn block_io(b: &LinuxBlockIo, field: &str, v: &mut Violations, out: &mut Vec<Wri
     weight(format!("{field}.weight"), None, b.weight(), v);
     let leaf = |field: String, leaf: Option<u16>, v: &mut Violations| {
         if leaf.is_some_and(|l| l != 0) {
-            v.add(field, "cgroup v2 has no leaf weights; remove it");
+            v.warn(&field, "ignored: cgroup v2 has no leaf weights");
         }
     };
     leaf(format!("{field}.leafWeight"), b.leaf_weight(), v);
@@ -401,12 +401,13 @@ fn page_size_ok(size: &str) -> bool {
 }
 
 fn network(n: &LinuxNetwork, field: &str, v: &mut Violations) {
-    let remedy = "cgroup v2 has no such controller; remove it, and mark packets by the container's cgroup instead";
+    let why =
+        "ignored: cgroup v2 has no such controller; mark packets by the container's cgroup instead";
     if n.class_id().is_some_and(|id| id != 0) {
-        v.add(format!("{field}.classID"), remedy);
+        v.warn(&format!("{field}.classID"), why);
     }
     if n.priorities().as_ref().is_some_and(|p| !p.is_empty()) {
-        v.add(format!("{field}.priorities"), remedy);
+        v.warn(&format!("{field}.priorities"), why);
     }
 }
 
@@ -587,6 +588,19 @@ mod tests {
         assert_eq!(got, format!("linux.resources.{want}"), "{resources}");
     }
 
+    /// As with runc: what was a limit of cgroup v1 alone.
+    #[track_caller]
+    fn ignored(resources: Value, want: &str) {
+        let (writes, mut v) = planned(resources.clone());
+        assert_eq!(writes.len(), 0, "{resources}");
+        assert_eq!(
+            v.take_warnings(),
+            [format!("linux.resources.{want}")],
+            "{resources}"
+        );
+        assert!(v.into_result(()).is_ok(), "{resources}");
+    }
+
     #[test]
     fn nothing_asked_for() {
         writes(json!({}), &[]);
@@ -672,10 +686,10 @@ mod tests {
         );
         refused(json!({"cpu": {"idle": 2}}), "cpu.idle: is 2; give 0 or 1");
         for name in ["realtimeRuntime", "realtimePeriod"] {
-            refused(
+            ignored(
                 json!({"cpu": {name: 1000}}),
                 &format!(
-                    "cpu.{name}: cgroup v2 has no realtime limits; remove it, or use process.scheduler"
+                    "cpu.{name}: ignored: cgroup v2 has no realtime limits; use process.scheduler"
                 ),
             );
         }
@@ -731,9 +745,9 @@ mod tests {
                 &format!("memory.{name}: is -2; give bytes, or -1 for no limit"),
             );
         }
-        refused(
+        ignored(
             json!({"memory": {"disableOOMKiller": true}}),
-            "memory.disableOOMKiller: cgroup v2 cannot switch the OOM killer off; remove it, or use process.oomScoreAdj",
+            "memory.disableOOMKiller: ignored: cgroup v2 cannot switch the OOM killer off; use process.oomScoreAdj",
         );
     }
 
@@ -808,13 +822,13 @@ mod tests {
                 &format!("blockIO.weight: is {weight}; give 10 to 1000"),
             );
         }
-        refused(
+        ignored(
             json!({"blockIO": {"leafWeight": 10}}),
-            "blockIO.leafWeight: cgroup v2 has no leaf weights; remove it",
+            "blockIO.leafWeight: ignored: cgroup v2 has no leaf weights",
         );
-        refused(
+        ignored(
             json!({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 10}]}}),
-            "blockIO.weightDevice[0].leafWeight: cgroup v2 has no leaf weights; remove it",
+            "blockIO.weightDevice[0].leafWeight: ignored: cgroup v2 has no leaf weights",
         );
         refused(
             json!({"blockIO": {"throttleReadBpsDevice": [{"major": -1, "minor": 0, "rate": 1}]}}),
@@ -874,12 +888,12 @@ mod tests {
 
     #[test]
     fn network() {
-        let why = "cgroup v2 has no such controller; remove it, and mark packets by the container's cgroup instead";
-        refused(
+        let why = "ignored: cgroup v2 has no such controller; mark packets by the container's cgroup instead";
+        ignored(
             json!({"network": {"classID": 1}}),
             &format!("network.classID: {why}"),
         );
-        refused(
+        ignored(
             json!({"network": {"priorities": [{"name": "eth0", "priority": 1}]}}),
             &format!("network.priorities: {why}"),
         );
