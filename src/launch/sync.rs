@@ -191,6 +191,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn last_words_are_heard_of_a_child_that_did_not_listen() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&Msg::Done).unwrap();
+        b.send(&Msg::Error("x".into())).unwrap();
+        drop(b);
+        assert!(matches!(a.recv().unwrap(), Some(Msg::Error(t)) if t == "x"));
+        assert!(a.recv().unwrap().is_none());
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&Msg::Done).unwrap();
+        drop(b);
+        assert!(a.recv().unwrap().is_none());
+    }
+
+    #[test]
     fn messages_survive_the_socket() {
         let (a, b) = Channel::pair().unwrap();
         a.send(&Msg::Error("mount 'x': no such file or directory".into()))

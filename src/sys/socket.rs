@@ -139,8 +139,8 @@ pub fn wait(fd: BorrowedFd) -> Result<usize> {
         let n = unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), 0, flags) };
         match check(n as libc::c_long, || "recv".into()) {
             Err(e) if e.errno() == libc::EINTR => continue,
-            // the peer was killed before it had read all that was sent to it
-            Err(e) if e.errno() == libc::ECONNRESET => return Ok(0),
+            // told once, and before its last words, of a peer that left without having read all that was sent to it
+            Err(e) if e.errno() == libc::ECONNRESET => continue,
             n => return n.map(|n| n as usize),
         }
     }
@@ -158,8 +158,7 @@ pub fn recv(fd: BorrowedFd, buf: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
             MsgFlags::MSG_CMSG_CLOEXEC,
         ) {
             Err(nix::errno::Errno::EINTR) => continue,
-            // the peer was killed before it had read all that was sent to it
-            Err(nix::errno::Errno::ECONNRESET) => return Ok((0, Vec::new())),
+            Err(nix::errno::Errno::ECONNRESET) => continue, // as in `wait`
             r => lift(r, || "recvmsg".into())?,
         };
         let mut fds = Vec::new();
