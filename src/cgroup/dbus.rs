@@ -150,10 +150,12 @@ impl Connection {
         let token: String = uid.map_or(String::new(), |u| {
             u.to_string().bytes().map(|b| format!("{b:02x}")).collect()
         });
-        match uid {
-            Some(_) => write!(self.socket, "\0AUTH EXTERNAL {token}\r\n")?,
-            None => write!(self.socket, "\0AUTH EXTERNAL\r\nDATA\r\n")?,
-        }
+        // All in one: systemd leaves a call unread that comes in one packet with BEGIN, until more comes. After its OK it has read BEGIN.
+        let hello = match uid {
+            Some(_) => format!("\0AUTH EXTERNAL {token}\r\nBEGIN\r\n"),
+            None => "\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n".into(),
+        };
+        self.socket.write_all(hello.as_bytes())?;
         loop {
             match self.line(deadline)?.split(' ').next() {
                 Some("OK") => break,
@@ -161,7 +163,6 @@ impl Connection {
                 _ => bail!("permission denied: it does not take this user for who it is"),
             }
         }
-        self.socket.write_all(b"BEGIN\r\n")?;
         if self.bus {
             self.call(BUS, "Hello", &[])?;
         }
