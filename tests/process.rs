@@ -633,6 +633,7 @@ fn intel_rdt_without_resctrl_is_refused() {
     if std::path::Path::new("/sys/fs/resctrl/info").exists() {
         skip("this host has resctrl");
     }
+    runc_since(1, 4);
     for rdt in [
         json!({}),
         json!({"closID": "/"}),

@@ -383,11 +383,13 @@ impl Undo {
 
 /// Says why a child died that could not say so itself.
 fn explain(end: process::End, cgroup: Option<&Prepared>) -> Error {
-    let oom = cgroup.is_some_and(|c| c.dir.oom_kills().is_ok_and(|n| n > 0));
-    let why = if oom {
-        ": out of memory within linux.resources.memory.limit; raise it"
-    } else {
-        ""
+    let why = match cgroup.map(|c| c.dir.oom_kills()) {
+        Some(Ok(1..)) => ": out of memory within linux.resources.memory.limit; raise it",
+        // systemd has removed the cgroup with its last process
+        Some(Err(_)) if end == process::End::Killed(process::SIGKILL) => {
+            ": perhaps out of memory; if so raise linux.resources.memory.limit"
+        }
+        _ => "",
     };
     anyhow!("{Silent}: it {end}{why}")
 }
