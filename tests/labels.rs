@@ -82,7 +82,10 @@ fn apparmor_profile_of_exec() {
         json!({"user": {}, "cwd": "/", "args": ["/bin/payload", "cat", "/proc/self/attr/current"]});
     std::fs::write("process.json", p.to_string()).unwrap();
     let by_file = |c: &Container| c.exec_by_file("process.json");
-    assert_eq!(by_file(&c).ok().line(), profile.enforced());
+    // with runc such a process leaves the container's profile
+    if is_husk() {
+        assert_eq!(by_file(&c).ok().line(), profile.enforced());
+    }
     assert_eq!(by_file(&plain).ok().line(), "unconfined");
     p["apparmorProfile"] = json!(profile.0);
     std::fs::write("process.json", p.to_string()).unwrap();
@@ -104,6 +107,7 @@ fn apparmor_profile_of_a_user() {
 
 /// CVE-2019-16884: what a volume puts over the attributes does not take the profile.
 fn apparmor_profile_with_procfs_covered() {
+    runc_fails("it needs a procfs in the container");
     let profile = Profile::load();
     let b = Bundle::new()
         .payload(&["true"])
@@ -122,11 +126,11 @@ fn apparmor_profile_with_procfs_covered() {
 fn apparmor_unknown_is_refused() {
     needs(&[AppArmor]);
     let b = Bundle::new().set("/process/apparmorProfile", json!("nobody-loaded-this"));
-    b.refused(&[
-        "apparmor",
-        "nobody-loaded-this",
-        "no such file or directory",
-    ]);
+    let o = b.refused(&["apparmor", "no such file or directory"]);
+    assert!(
+        !is_husk() || o.err.contains("nobody-loaded-this"),
+        "the profile has a name: {o}"
+    );
 }
 
 fn apparmor_without_it_is_refused() {
