@@ -399,11 +399,9 @@ impl StateDir {
             ),
             made => made.with_context(|| format!("create '{id}'"))?,
         }
-        let claimed = StateDir::find(root, id).and_then(|dir| {
-            Ok(dir
-                .map(|dir| dir.lock(Lock::Exclusive))
-                .transpose()?
-                .flatten())
+        let claimed = StateDir::find(root, id).and_then(|dir| match dir {
+            Some(dir) => dir.lock(Lock::Exclusive),
+            None => Ok(None),
         });
         match claimed {
             Ok(Some(dir)) => Ok(dir),

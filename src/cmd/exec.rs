@@ -154,23 +154,14 @@ fn read_process(file: &Path, warnings: &mut Vec<String>) -> Result<Process> {
 /// What the file leaves out is as for the container's own process, as with runc.
 fn inherit(described: &mut Process, spec: &Spec) {
     let Some(own) = spec.process() else { return };
+    let absent = |label: &Option<String>| label.as_deref().unwrap_or_default().is_empty();
     if described.capabilities().is_none() {
         described.set_capabilities(own.capabilities().clone());
     }
-    if described
-        .apparmor_profile()
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty()
-    {
+    if absent(described.apparmor_profile()) {
         described.set_apparmor_profile(own.apparmor_profile().clone());
     }
-    if described
-        .selinux_label()
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty()
-    {
+    if absent(described.selinux_label()) {
         described.set_selinux_label(own.selinux_label().clone());
     }
     if described.rlimits().as_ref().is_none_or(Vec::is_empty) {

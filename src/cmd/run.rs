@@ -32,13 +32,11 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         if let Some(caller) = create::notify_socket() {
             notify = Proxy::listen(made.dir.fd(), caller).context("NOTIFY_SOCKET")?;
         }
-        start(&made, &args)
+        start(&made, &args)?;
+        // others may use the container while husk waits
+        made.dir.unlock()
     });
     if let Err(e) = started {
-        return Err(made.undo(e));
-    }
-    // others may use the container while husk waits
-    if let Err(e) = made.dir.unlock() {
         return Err(made.undo(e));
     }
     let Some(mut foreground) = foreground else {

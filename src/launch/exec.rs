@@ -146,8 +146,7 @@ pub fn exec(request: &Request) -> Result<Ready> {
                 .try_for_each(|group| intel_rdt::enter(group, pid))?;
         }
         // 5
-        ours.send(&Msg::Go(Vec::new()))
-            .map_err(|e| ours.reason(e))?;
+        ours.tell(&Msg::Go(Vec::new()))?;
         seal::release();
         // 10
         let (master, listener) =

@@ -108,8 +108,7 @@ fn two(
         } => {
             drop(theirs);
             let pid = map(first).and_then(|()| {
-                ours.send(&Msg::Go(Vec::new()))
-                    .map_err(|e| ours.reason(e))?;
+                ours.tell(&Msg::Go(Vec::new()))?;
                 match ours.recv()? {
                     Some(Msg::Pid(pid)) => Ok(pid),
                     Some(Msg::Error(text)) => Err(anyhow!(text)),

@@ -180,8 +180,7 @@ pub fn create(
         if !plan.net_devices.is_empty() {
             undo.net_devices = Some(move_devices(plan, pid)?);
         }
-        let go = Msg::Go(mounts::open_for_child(plan, pid)?);
-        ours.send(&go).map_err(|e| ours.reason(e))?;
+        ours.tell(&Msg::Go(mounts::open_for_child(plan, pid)?))?;
         // 7
         log::step(7, "loading the device program");
         if let Some(c) = cgroup {
@@ -245,7 +244,7 @@ impl Container {
 
 /// Sends `Start` and waits for the end of the channel, which execve brings; anything else on it is the error.
 pub fn pass(channel: &Channel) -> Result<()> {
-    channel.send(&Msg::Start).map_err(|e| channel.reason(e))?;
+    channel.tell(&Msg::Start)?;
     match channel.recv()? {
         None => Ok(()),
         Some(Msg::Error(text)) => Err(LastWords(text).into()),
@@ -318,14 +317,14 @@ fn until_ready(
         match channel.recv()? {
             Some(Msg::Limits) => {
                 process.map_or(Ok(()), |p| attributes::rlimits(pid, p))?;
-                channel.send(&Msg::Done)?;
+                channel.tell(&Msg::Done)?;
             }
             Some(Msg::Console(fd)) => master = Some(fd),
             Some(Msg::Ready(listener)) => return Ok((master, listener)),
             Some(Msg::Error(text)) => return Err(anyhow!(text)),
             Some(request) => {
                 answer(&request)?;
-                channel.send(&Msg::Done)?;
+                channel.tell(&Msg::Done)?;
             }
             None => return Err(Silent.into()),
         }

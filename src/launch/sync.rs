@@ -111,14 +111,17 @@ impl Channel {
         chunks.try_for_each(|chunk| socket::send(self.0.as_fd(), &data, chunk))
     }
 
-    /// Why a message did not get through: what the child said before it left, if it did.
-    pub fn reason(&self, e: sys::Error) -> anyhow::Error {
+    /// The parent's way to send: fails with what the child said before it left, if it did.
+    pub fn tell(&self, msg: &Msg) -> Result<()> {
+        let Err(e) = self.send(msg) else {
+            return Ok(());
+        };
         if e.errno() != EPIPE {
-            return e.into(); // it is still there, and may have nothing to say
+            return Err(e.into()); // it is still there, and may have nothing to say
         }
         match self.recv() {
-            Ok(Some(Msg::Error(text))) => anyhow!(text),
-            _ => e.into(),
+            Ok(Some(Msg::Error(text))) => Err(anyhow!(text)),
+            _ => Err(e.into()),
         }
     }
 
