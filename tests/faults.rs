@@ -30,8 +30,7 @@ const ERRORS: [i32; 6] = [
     libc::ENOSPC,
 ];
 
-/// Makes `fault` happen at the first, second, … system call until there are no more of them. `probe` gives the command; `check` looks at what
-/// came of it, and says what is wrong.
+/// The faults of one test.
 struct Sweep<'a> {
     who: &'a str,
     tried: usize,
@@ -48,29 +47,52 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    fn each(
+    /// Runs what `next` gives with the fault at its first, second, … system call until there are no more of them; `check` says what is wrong
+    /// with what came of it. Gives back what the last one, without a fault, was for.
+    fn at_each_call<T>(
         &mut self,
         fault: &str,
-        mut probe: impl FnMut() -> (Container, Cmd),
-        mut check: impl FnMut(&Container, &Output) -> Result<(), String>,
-    ) {
+        mut next: impl FnMut() -> (T, Cmd),
+        mut check: impl FnMut(&T, &Output) -> Result<(), String>,
+    ) -> T {
         for n in 1.. {
             let report = dir().join("report");
             _ = fs::remove_file(&report);
-            let (c, cmd) = probe();
+            let (subject, cmd) = next();
             let output = cmd.inject(self.who, fault, n, &report).run();
             if !report.exists() {
-                gone(&c).expect("without a fault");
-                break;
+                return subject;
             }
             self.tried += 1;
-            let result = check(&c, &output).and_then(|()| gone(&c));
-            if let Err(why) = result {
-                writeln!(self.wrong, "{fault} at call {n}, {}: {why}", call()).expect("a String");
+            if let Err(why) = check(&subject, &output) {
+                let who = self.who;
+                writeln!(
+                    self.wrong,
+                    "{fault} at call {n} of {who}, {}: {why}",
+                    call()
+                )
+                .expect("a String");
+            }
+        }
+        unreachable!("a command ends")
+    }
+
+    /// Each time with a container of its own, of which nothing is left in the end.
+    fn each(
+        &mut self,
+        fault: &str,
+        probe: impl FnMut() -> (Container, Cmd),
+        mut check: impl FnMut(&Container, &Output) -> Result<(), String>,
+    ) {
+        let last = self.at_each_call(fault, probe, |c, o| {
+            let result = check(c, o).and_then(|()| gone(c));
+            if result.is_err() {
                 // the next ones get a clean place
                 _ = c.cmd0("delete").arg("--force").run();
             }
-        }
+            result
+        });
+        gone(&last).expect("without a fault");
     }
 
     fn errors(
@@ -112,8 +134,13 @@ fn nothing_of(c: &Container) -> Result<(), String> {
     if fs::exists(dir().join("state").join(&c.id)).expect("state") {
         return Err("its state directory is left".into());
     }
+    left_running(0)
+}
+
+/// So many processes are left, soon.
+fn left_running(count: usize) -> Result<(), String> {
     for _ in 0..2000 {
-        if offspring().is_empty() {
+        if offspring().len() == count {
             return Ok(());
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -234,35 +261,8 @@ fn exec_with_errors(who: &str) {
 impl Sweep<'_> {
     /// One container, in which many processes are started: it goes on, and is alone in the end.
     fn exec(&mut self, fault: &str, c: &Container, check: impl Fn(&Output) -> Result<(), String>) {
-        for n in 1.. {
-            let report = dir().join("report");
-            _ = fs::remove_file(&report);
-            let cmd = c.exec_cmd(&[], &["echo", "hello"]);
-            let output = cmd.inject(self.who, fault, n, &report).run();
-            if !report.exists() {
-                break;
-            }
-            self.tried += 1;
-            let alone = || {
-                for _ in 0..2000 {
-                    if offspring().len() == 1 {
-                        return Ok(());
-                    }
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-                let left: Vec<_> = offspring().into_iter().map(guard::describe).collect();
-                Err(format!("left: {}", left.join(", ")))
-            };
-            if let Err(why) = check(&output).and_then(|()| alone()) {
-                writeln!(
-                    self.wrong,
-                    "{fault} at call {n} of {}, {}: {why}",
-                    self.who,
-                    call()
-                )
-                .expect("a String");
-            }
-        }
+        let next = || ((), c.exec_cmd(&[], &["echo", "hello"]));
+        self.at_each_call(fault, next, |(), o| check(o).and_then(|()| left_running(1)));
     }
 }
 
@@ -343,9 +343,7 @@ fn small_verbs_fail() {
         &["ps", "--format", "json"],
     ] {
         for errno in ERRORS {
-            for n in 1.. {
-                let report = dir().join("report");
-                _ = fs::remove_file(&report);
+            let next = || {
                 let mut cmd = Cmd::runtime().args(verb);
                 if verb[0] != "list" {
                     cmd = cmd.arg(&c.id);
@@ -353,18 +351,12 @@ fn small_verbs_fail() {
                 if verb[0] == "kill" {
                     cmd = cmd.arg("0");
                 }
-                let o = cmd.inject("self", &errno.to_string(), n, &report).run();
-                if !report.exists() {
-                    break;
-                }
-                s.tried += 1;
-                if o.code != 0
-                    && let Err(why) = clear(&o, 1)
-                {
-                    writeln!(s.wrong, "{verb:?}: {errno} at call {n}, {}: {why}", call())
-                        .expect("a String");
-                }
-            }
+                ((), cmd)
+            };
+            s.at_each_call(&errno.to_string(), next, |(), o| match o.code {
+                0 => Ok(()),
+                _ => clear(o, 1),
+            });
             Cmd::runtime().args(["resume", &c.id]).run();
         }
     }

@@ -45,6 +45,7 @@ struct Scope {
 }
 
 impl Scope {
+    /// A name for the bundle's container, and its cgroupsPath in the bundle's config.
     fn new(b: &Bundle) -> Scope {
         let id = format!("{}{}", process::id_prefix(), process::serial());
         let path = format!("system.slice/t-{id}.scope").into();
@@ -344,12 +345,6 @@ fn annotations() {
             json!(value),
         );
         let s = Scope::new(&b);
-        b.clone()
-            .set(
-                "/linux/cgroupsPath",
-                json!(format!("system.slice:t:{}", s.id)),
-            )
-            .save();
         s.run(&b, &[]).fails(1, &[name]);
         s.is_gone();
     }
@@ -402,10 +397,6 @@ fn out_of_memory_leaves_nothing() {
         )
         .payload(&["alloc", "60"]);
     let s = Scope::new(&b);
-    let b = b.set(
-        "/linux/cgroupsPath",
-        json!(format!("system.slice:t:{}", s.id)),
-    );
     s.run(&b, &[]).exits(128 + 9);
     wait_until("systemd has noticed", || s.show("LoadState") == "not-found");
     s.is_gone();
@@ -423,12 +414,6 @@ fn failed_create_leaves_nothing() {
         .payload(&["true"])
         .set("/linux/resources/cpu", json!({"cpus": "4000"}));
     let s = Scope::new(&b);
-    b.clone()
-        .set(
-            "/linux/cgroupsPath",
-            json!(format!("system.slice:t:{}", s.id)),
-        )
-        .save();
     assert_ne!(s.run(&b, &[]).code, 0);
     wait_until("systemd has noticed", || s.show("LoadState") == "not-found");
 }
@@ -443,11 +428,6 @@ fn killed_runtime_is_cleaned_up() {
         json!({"path": "/bin/sh", "args": ["sh", "-c", script]}),
     );
     let s = Scope::new(&b);
-    let b = b.set(
-        "/linux/cgroupsPath",
-        json!(format!("system.slice:t:{}", s.id)),
-    );
-    b.save();
     let create = cmd("create").arg("--bundle").arg(&b.dir).arg(&s.id).spawn();
     wait_until("the hook runs", || mark.exists());
     assert_eq!(s.show("ActiveState"), "active");
@@ -485,11 +465,6 @@ fn two_hundred_leave_nothing() {
             process::step(format!("container {i} of worker {worker}"));
             let b = limits_of(Bundle::new().payload(&["true"]));
             let s = Scope::new(&b);
-            let b = b.set(
-                "/linux/cgroupsPath",
-                json!(format!("system.slice:t:{}", s.id)),
-            );
-            b.save();
             s.run(&b, &[]).ok();
         }
     };

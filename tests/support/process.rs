@@ -226,23 +226,24 @@ impl Cmd {
 
     /// The same command with a fault at its n-th system call, whose number goes to `report`: see `inject`.
     pub fn inject(self, who: &str, fault: &str, n: usize, report: &Path) -> Cmd {
-        let mut all = Cmd::new("/proc/self/exe")
-            .args(["inject", who, fault, &n.to_string()])
-            .arg(report)
-            .arg(self.command.get_program())
-            .args(self.command.get_args());
-        all.text = format!("{} with {fault} at call {n} of {who}", self.text);
-        all
+        let report = report.to_str().expect("UTF-8");
+        let text = format!("{} with {fault} at call {n} of {who}", self.text);
+        self.through(&["inject", who, fault, &n.to_string(), report], text)
     }
 
     /// The same command where the kernel has not a system call, for it and for all that comes of it.
     pub fn without(self, call: &str) -> Cmd {
-        let mut all = Cmd::new("/proc/self/exe")
-            .args(["payload", "without", call])
+        let text = format!("{} without {call}", self.text);
+        self.through(&["payload", "without", call], text)
+    }
+
+    /// Executed by another of this binary's programs.
+    fn through(self, program: &[&str], text: String) -> Cmd {
+        let all = Cmd::new("/proc/self/exe")
+            .args(program)
             .arg(self.command.get_program())
             .args(self.command.get_args());
-        all.text = format!("{} without {call}", self.text);
-        all
+        Cmd { text, ..all }
     }
 
     #[track_caller]
