@@ -344,6 +344,15 @@ fn small_verbs_fail() {
     ] {
         for errno in ERRORS {
             let next = || {
+                // a pause of what is paused already would end at once; a failure here shows in the command
+                let before = match verb[0] {
+                    "pause" => Some("resume"),
+                    "resume" => Some("pause"),
+                    _ => None,
+                };
+                if let Some(before) = before {
+                    Cmd::runtime().args([before, &c.id]).run();
+                }
                 let mut cmd = Cmd::runtime().args(verb);
                 if verb[0] != "list" {
                     cmd = cmd.arg(&c.id);
