@@ -63,14 +63,9 @@ impl Host {
         })
     }
 
-    /// Looks at resctrl, if the config of the container with this id asks for something of it.
-    pub fn find_resctrl(&mut self, spec: &Spec, id: &str) -> Result<()> {
-        let rdt = spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref());
-        if let Some(rdt) = rdt
-            && let Some(root) = resctrl_mount()?
-        {
-            self.resctrl = Some(resctrl(root, &crate::plan::intel_rdt::class(rdt, id)));
-        }
+    /// Looks at resctrl, and what it has of a class of service.
+    pub fn find_resctrl(&mut self, class: &str) -> Result<()> {
+        self.resctrl = resctrl_mount()?.map(|root| resctrl(root, class));
         Ok(())
     }
 

@@ -11,7 +11,6 @@ use crate::plan::annotations::split_paths;
 use crate::plan::mounts::{Attributes, Mount, Source, attr};
 use crate::plan::namespaces::Kind;
 use crate::plan::paths::clean;
-use crate::plan::rootfs::Propagation;
 use crate::plan::users::IdMap;
 use crate::root::{Proc, Root};
 use crate::sys::mount::{FsContext, MountAttr};
@@ -615,21 +614,12 @@ fn names(bits: u64) -> String {
 fn propagate(m: &Mount, fd: BorrowedFd) -> Result<()> {
     for (propagation, recursive) in &m.propagation {
         let attr = MountAttr {
-            propagation: bits(*propagation),
+            propagation: *propagation as u64,
             ..Default::default()
         };
         mount::setattr(fd, &attr, *recursive)?;
     }
     Ok(())
-}
-
-fn bits(propagation: Propagation) -> u64 {
-    match propagation {
-        Propagation::Private => mount::PRIVATE,
-        Propagation::Shared => mount::SHARED,
-        Propagation::Slave => mount::SLAVE,
-        Propagation::Unbindable => mount::UNBINDABLE,
-    }
 }
 
 /// Keeps everything off `/proc` but a procfs, so that nobody who reads and writes there is fooled (CVE-2019-16884). The plan has

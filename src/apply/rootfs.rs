@@ -3,8 +3,9 @@
 mod overlay;
 
 use crate::plan::Plan;
+use crate::plan::mounts::Propagation;
 use crate::plan::mounts::attr;
-use crate::plan::rootfs::{Enter, Propagation, Rootfs};
+use crate::plan::rootfs::{Enter, Rootfs};
 use crate::root::Root;
 use crate::sys::mount::MountAttr;
 use crate::sys::{errno, fs, mount};
@@ -88,12 +89,7 @@ fn is_cut_off(rootfs: &Rootfs) -> bool {
 
 fn change(propagation: Propagation) -> MountAttr {
     MountAttr {
-        propagation: match propagation {
-            Propagation::Private => mount::PRIVATE,
-            Propagation::Shared => mount::SHARED,
-            Propagation::Slave => mount::SLAVE,
-            Propagation::Unbindable => mount::UNBINDABLE,
-        },
+        propagation: propagation as u64,
         ..Default::default()
     }
 }

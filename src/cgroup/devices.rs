@@ -5,8 +5,9 @@
 //! those runs, so that ten thousand rules cost an open a dozen comparisons.
 
 use super::{CgroupDir, Prepared};
-use crate::plan::cgroup::{Cgroup as Plan, DeviceRule};
+use crate::plan::cgroup::Cgroup as Plan;
 use crate::plan::devices::Kind;
+use crate::plan::resources::DeviceRule;
 use crate::sys::{self, bpf, bpf::Insn, errno};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};

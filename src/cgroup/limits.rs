@@ -3,7 +3,8 @@
 use super::prepare::Blocked;
 use super::systemd::{self, Scope};
 use super::{CgroupDir, Prepared, prepare::words, read};
-use crate::plan::cgroup::{Cgroup as Plan, Missing, Write};
+use crate::plan::cgroup::Cgroup as Plan;
+use crate::plan::resources::{Missing, Write};
 use crate::sys::{self, errno, fs};
 use anyhow::{Error, Result, anyhow, bail};
 use std::fmt::Write as _;

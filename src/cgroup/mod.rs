@@ -16,7 +16,7 @@ pub mod systemd;
 
 pub use devices::replace_devices;
 pub use limits::{Changed, change};
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, prepare, prepare_around};
 
 use crate::sys::{self, errno, fs, process};
 use anyhow::{Context, Result, bail};

@@ -4,8 +4,9 @@ use super::systemd::{self, Scope};
 use super::{CgroupDir, read, value_of};
 use crate::host::Host;
 use crate::plan::cgroup::{Cgroup as Plan, Placement};
+use crate::plan::systemd::Unit;
 use crate::sys::{self, errno, fs};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -52,8 +53,11 @@ impl fmt::Display for Blocked {
     }
 }
 
+/// As runc says it.
+const WHAT: &str = "unable to apply cgroup configuration";
+
 /// Makes the plan's cgroup with all controllers that the host has. None: there cannot be one, and the container needs none; or systemd
-/// is to make it around init ([`systemd::start`]).
+/// is to make it around init ([`prepare_around`]).
 pub fn prepare(host: &Host, plan: &Plan) -> Result<Option<Prepared>> {
     if plan.placement != Placement::Fs {
         return Ok(None);
@@ -61,7 +65,7 @@ pub fn prepare(host: &Host, plan: &Plan) -> Result<Option<Prepared>> {
     let Some(mount) = &host.cgroup else {
         if plan.required {
             bail!(
-                "unable to apply cgroup configuration: no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup), or ask for no cgroupsPath and no limit"
+                "{WHAT}: no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup), or ask for no cgroupsPath and no limit"
             );
         }
         return Ok(None);
@@ -69,39 +73,28 @@ pub fn prepare(host: &Host, plan: &Plan) -> Result<Option<Prepared>> {
     match make(&mount.mountpoint, plan) {
         Ok(prepared) => Ok(Some(prepared)),
         Err(Failure::NotAllowed(_)) if !plan.required => Ok(None),
-        Err(Failure::NotAllowed(e)) if host.rootless() => Err(e).context(
-            "unable to apply cgroup configuration: rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
-        ),
-        Err(Failure::NotAllowed(e)) => Err(e).context("unable to apply cgroup configuration"),
+        Err(Failure::NotAllowed(e)) if host.rootless() => Err(e).context(format!(
+            "{WHAT}: rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+        )),
+        Err(Failure::NotAllowed(e)) => Err(e).context(WHAT),
         Err(Failure::Other(e)) => Err(e),
     }
 }
 
-pub(super) enum Failure {
+enum Failure {
     /// The file system is read-only, or belongs to others.
     NotAllowed(sys::Error),
     Other(anyhow::Error),
-}
-
-impl Failure {
-    pub fn into_error(self) -> anyhow::Error {
-        match self {
-            Failure::NotAllowed(e) => e.into(),
-            Failure::Other(e) => e,
-        }
-    }
 }
 
 impl From<sys::Error> for Failure {
     fn from(e: sys::Error) -> Self {
         match e.errno() {
             errno::EACCES | errno::EPERM | errno::EROFS => Failure::NotAllowed(e),
-            errno::EAGAIN => Failure::Other(anyhow::anyhow!(
-                "unable to apply cgroup configuration: {e}; a cgroup above has reached its cgroup.max.descendants or cgroup.max.depth"
+            errno::EAGAIN => Failure::Other(anyhow!(
+                "{WHAT}: {e}; a cgroup above has reached its cgroup.max.descendants or cgroup.max.depth"
             )),
-            _ => Failure::Other(
-                anyhow::Error::from(e).context("unable to apply cgroup configuration"),
-            ),
+            _ => Failure::Other(anyhow::Error::from(e).context(WHAT)),
         }
     }
 }
@@ -142,6 +135,75 @@ fn make(mountpoint: &Path, plan: &Plan) -> Result<Prepared, Failure> {
     }
 }
 
+/// Has systemd make the plan's cgroup around the process `pid`, if it is to. None as in [`prepare`].
+pub fn prepare_around(host: &Host, plan: &Plan, pid: i32) -> Result<Option<Prepared>> {
+    let Placement::Systemd(unit) = &plan.placement else {
+        return Ok(None);
+    };
+    let Some(mount) = &host.cgroup else {
+        bail!(
+            "{WHAT}: no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup)"
+        );
+    };
+    let Some(scope) = systemd::start(unit, plan.required, pid).context(WHAT)? else {
+        return Ok(None);
+    };
+    match complete(&mount.mountpoint, plan, unit, pid) {
+        Ok((dir, blocked)) => Ok(Some(Prepared {
+            dir,
+            made: Vec::new(),
+            blocked,
+            scope: Some(scope),
+        })),
+        Err(e) => match systemd::stop(&scope) {
+            Ok(()) => Err(e.context(WHAT)),
+            Err(stop) => bail!("{WHAT}: {e:#}; then {stop:#}"),
+        },
+    }
+}
+
+/// What systemd leaves to do: the controllers that it does not know, the cgroup's owner, and a cgroup below.
+fn complete(
+    mountpoint: &Path,
+    plan: &Plan,
+    unit: &Unit,
+    pid: i32,
+) -> Result<(CgroupDir, Option<Blocked>)> {
+    let dir = CgroupDir::of_pid(mountpoint, pid)?;
+    if dir.path().file_name() != Some(unit.name.as_ref()) {
+        bail!(
+            "process {pid} is in cgroup '{}', not in that of unit {}",
+            dir.path().display(),
+            unit.name
+        );
+    }
+    let root = fs::open(mountpoint, fs::O_PATH | fs::O_DIRECTORY, 0)?;
+    let plan = Plan {
+        path: dir.path().into(),
+        ..plan.clone()
+    };
+    let blocked = match enable_controllers(mountpoint, root.as_fd(), dir.fd(), &plan) {
+        Ok(blocked) => blocked,
+        Err(Failure::NotAllowed(e)) => return Err(e.into()),
+        Err(Failure::Other(e)) => return Err(e),
+    };
+    if let Some(uid) = plan.owner {
+        delegate(dir.fd(), uid)?;
+    }
+    if let Some(name) = &unit.subgroup {
+        match fs::mkdirat(dir.fd(), Path::new(name), 0o755) {
+            Err(e) if e.errno() != errno::EEXIST => return Err(e.into()),
+            _ => {}
+        }
+        let sub = dir.sub(Path::new(name))?;
+        if let Some(uid) = plan.owner {
+            delegate(sub.fd(), uid)?;
+        }
+        sub.attach(pid)?;
+    }
+    Ok((dir, blocked))
+}
+
 /// Makes the directory and what is missing above it, and notes which.
 fn mkdir(root: BorrowedFd, path: &Path, made: &mut Vec<PathBuf>) -> sys::Result<()> {
     match fs::mkdirat(root, path, 0o755) {
@@ -176,14 +238,14 @@ fn check_idle(dir: BorrowedFd, mountpoint: &Path, plan: &Plan) -> Result<(), Fai
     if value_of(&events, "populated") == Some(1) {
         let mut pids = Vec::new();
         super::procs_below(dir, &mut pids)?;
-        return Err(Failure::Other(anyhow::anyhow!(
+        return Err(Failure::Other(anyhow!(
             "container's cgroup is not empty: {} process(es) found in '{}'; end them, or use another linux.cgroupsPath",
             pids.len(),
             mountpoint.join(&plan.path).display()
         )));
     }
     if value_of(&events, "frozen") == Some(1) {
-        return Err(Failure::Other(anyhow::anyhow!(
+        return Err(Failure::Other(anyhow!(
             "container's cgroup unexpectedly frozen; write 0 to '{}', or to that of the parent which is frozen",
             mountpoint.join(&plan.path).join("cgroup.freeze").display()
         )));
@@ -194,7 +256,7 @@ fn check_idle(dir: BorrowedFd, mountpoint: &Path, plan: &Plan) -> Result<(), Fai
 /// Enables in all cgroups above what the root has: limits may come later (`update`), and statistics want every controller.
 ///
 /// What cannot be enabled is only noted: a limit that needs it fails by name.
-pub(super) fn enable_controllers(
+fn enable_controllers(
     mountpoint: &Path,
     root: BorrowedFd,
     dir: BorrowedFd,
@@ -331,8 +393,8 @@ fn enter_threaded(root: BorrowedFd, cgroup: &Path, plan: &Plan) -> Result<(), Fa
         .iter()
         .find(|c| !THREADED.contains(&c.as_str()));
     if let Some(c) = domain {
-        return Err(Failure::Other(anyhow::anyhow!(
-            "unable to apply cgroup configuration: cannot enter cgroup '{}' with domain controllers ({c}): a parent is threaded, or holds processes; use another linux.cgroupsPath",
+        return Err(Failure::Other(anyhow!(
+            "{WHAT}: cannot enter cgroup '{}' with domain controllers ({c}): a parent is threaded, or holds processes; use another linux.cgroupsPath",
             cgroup.display()
         )));
     }
@@ -340,7 +402,7 @@ fn enter_threaded(root: BorrowedFd, cgroup: &Path, plan: &Plan) -> Result<(), Fa
 }
 
 /// Gives the cgroup to a user: the directory, and the files that the kernel says are safe to give (Linux 4.20).
-pub(super) fn delegate(dir: BorrowedFd, uid: u32) -> sys::Result<()> {
+fn delegate(dir: BorrowedFd, uid: u32) -> sys::Result<()> {
     const SAME_GROUP: u32 = u32::MAX;
     let list = read(fs::CWD, "/sys/kernel/cgroup/delegate")
         .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());

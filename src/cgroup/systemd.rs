@@ -3,17 +3,14 @@
 //! systemd makes a scope around processes that are there, so it is started after the last clone, while the container's init waits.
 
 use super::dbus::{Address, Connection, Refused, Target};
-use super::prepare::{delegate, enable_controllers};
-use super::{CgroupDir, Prepared};
 use crate::host::Host;
 use crate::log;
-use crate::plan::cgroup::{Cgroup as Plan, Placement, Write};
+use crate::plan::resources::Write;
 use crate::plan::systemd::{Property, Unit, Value, limits};
-use crate::sys::{errno, fs, process};
-use anyhow::{Context, Error, Result, anyhow, bail};
+use crate::sys::process;
+use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::env;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 const MANAGER: Target = Target {
@@ -88,21 +85,12 @@ pub fn is_users(host: &Host, rootless: Option<bool>) -> bool {
     })
 }
 
-/// Starts the plan's unit around the process `pid`. None: there is no systemd to ask, and the container needs no cgroup.
-pub fn start(host: &Host, plan: &Plan, pid: i32) -> Result<Option<Prepared>> {
-    let Placement::Systemd(unit) = &plan.placement else {
-        return Ok(None);
-    };
-    const WHAT: &str = "unable to apply cgroup configuration";
-    let Some(mount) = &host.cgroup else {
-        bail!(
-            "{WHAT}: no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup)"
-        );
-    };
-    let scope = Scope::from(&**unit);
+/// Starts a scope around the process `pid`. None: there is no systemd to ask, and the container needs no cgroup.
+pub(super) fn start(unit: &Unit, required: bool, pid: i32) -> Result<Option<Scope>> {
+    let scope = Scope::from(unit);
     let mut systemd = match connect(&scope) {
         Ok(c) => c,
-        Err(e) if scope.user && !plan.required => {
+        Err(e) if scope.user && !required => {
             log::debug(format_args!("no cgroup: {e:#}"));
             return Ok(None);
         }
@@ -112,65 +100,12 @@ pub fn start(host: &Host, plan: &Plan, pid: i32) -> Result<Option<Prepared>> {
             } else {
                 "leave out --systemd-cgroup where systemd does not run"
             };
-            bail!("{WHAT}: reach systemd: {e:#}; {remedy}");
+            bail!("reach systemd: {e:#}; {remedy}");
         }
     };
     start_unit(&mut systemd, unit, pid)
-        .with_context(|| format!("{WHAT}: unable to start unit \"{}\"", unit.name))?;
-    drop(systemd);
-    let made = (|| {
-        let dir = CgroupDir::of_pid(&mount.mountpoint, pid)?;
-        if dir.path().file_name() != Some(unit.name.as_ref()) {
-            bail!(
-                "process {pid} is in cgroup '{}', not in that of unit {}",
-                dir.path().display(),
-                unit.name
-            );
-        }
-        let blocked = complete(&mount.mountpoint, &dir, plan, unit, pid)?;
-        Ok(Prepared {
-            dir,
-            made: Vec::new(),
-            blocked,
-            scope: Some(scope.clone()),
-        })
-    })();
-    made.map(Some).map_err(|e: Error| match stop(&scope) {
-        Ok(()) => e.context(WHAT),
-        Err(stop) => anyhow!("{WHAT}: {e:#}; then {stop:#}"),
-    })
-}
-
-/// What systemd leaves to do: the controllers that it does not know, the cgroup's owner, and a cgroup below.
-fn complete(
-    mountpoint: &Path,
-    dir: &CgroupDir,
-    plan: &Plan,
-    unit: &Unit,
-    pid: i32,
-) -> Result<Option<super::prepare::Blocked>> {
-    let root = fs::open(mountpoint, fs::O_PATH | fs::O_DIRECTORY, 0)?;
-    let plan = Plan {
-        path: dir.path().into(),
-        ..plan.clone()
-    };
-    let blocked = enable_controllers(mountpoint, root.as_fd(), dir.fd(), &plan)
-        .map_err(super::prepare::Failure::into_error)?;
-    if let Some(uid) = plan.owner {
-        delegate(dir.fd(), uid)?;
-    }
-    if let Some(name) = &unit.subgroup {
-        match fs::mkdirat(dir.fd(), Path::new(name), 0o755) {
-            Err(e) if e.errno() != errno::EEXIST => return Err(e.into()),
-            _ => {}
-        }
-        let sub = dir.sub(Path::new(name))?;
-        if let Some(uid) = plan.owner {
-            delegate(sub.fd(), uid)?;
-        }
-        sub.attach(pid)?;
-    }
-    Ok(blocked)
+        .with_context(|| format!("unable to start unit \"{}\"", unit.name))?;
+    Ok(Some(scope))
 }
 
 fn start_unit(systemd: &mut Connection, unit: &Unit, pid: i32) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::cli::{self, CgroupManager, Creation};
 use crate::host::Host;
 use crate::launch::{self, Container, Progress, Request};
 use crate::plan::cgroup::{Manager, Placement};
-use crate::plan::{self, Options, Plan};
+use crate::plan::{self, Options, Plan, intel_rdt};
 use crate::state::{ContainerId, Root, State, StateDir, Status, process_stat};
 use crate::sys::{fs, process};
 use crate::{apply, config, log, state};
@@ -63,7 +63,9 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
     let (json, mut spec) = read_config(&config)?;
     let notify = notify_socket().is_some() && offer_notify_socket(&mut spec, &root, &id);
     let mut host = Host::probe(&spec, spec.process().as_ref())?;
-    host.find_resctrl(&spec, id.as_str())?;
+    if let Some(class) = intel_rdt::class(&spec, id.as_str()) {
+        host.find_resctrl(&class)?;
+    }
     let listen_fds = listen_fds();
     let preserve_fds = creation.preserve_fds.saturating_add(listen_fds);
     let options = Options {

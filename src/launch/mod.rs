@@ -36,7 +36,7 @@ pub mod sync;
 use crate::apply::{
     hooks, intel_rdt, mounts, net_devices, process as attributes, seccomp, sysctl, users,
 };
-use crate::cgroup::{self, Prepared, systemd};
+use crate::cgroup::{self, Prepared};
 use crate::host::Host;
 use crate::log;
 use crate::plan::Plan;
@@ -157,7 +157,7 @@ pub fn create(
         let pid = spawned.pid;
         undo.child = Some(pid);
         if undo.cgroup.is_none() {
-            undo.cgroup = systemd::start(request.host, &plan.cgroup, pid)?;
+            undo.cgroup = cgroup::prepare_around(request.host, &plan.cgroup, pid)?;
         }
         let cgroup = undo.cgroup.as_ref();
         // 5

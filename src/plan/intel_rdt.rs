@@ -30,19 +30,20 @@ impl IntelRdt {
     }
 }
 
-/// The directory of the class of service below resctrl's root; empty for the default one.
-pub fn class(rdt: &LinuxIntelRdt, id: &str) -> String {
-    match rdt.clos_id().as_deref().unwrap_or_default() {
+/// The directory of the config's class of service below resctrl's root; empty for the default one. None: it asks for none.
+pub fn class(spec: &Spec, id: &str) -> Option<String> {
+    let rdt = spec.linux().as_ref()?.intel_rdt().as_ref()?;
+    Some(match rdt.clos_id().as_deref().unwrap_or_default() {
         "" => id.into(),
         "/" => String::new(),
         given => given.into(),
-    }
+    })
 }
 
 /// Decides by what [`Host::resctrl`] has of the class. Some words are runc's.
 pub fn plan(spec: &Spec, host: &Host, id: &str, v: &mut Violations) -> Option<IntelRdt> {
     let rdt = spec.linux().as_ref()?.intel_rdt().as_ref()?;
-    let class = class(rdt, id);
+    let class = class(spec, id)?;
     check_class(rdt, &class, v);
     let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let (l3, mb) = (text(rdt.l3_cache_schema()), text(rdt.mem_bw_schema()));

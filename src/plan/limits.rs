@@ -2,7 +2,7 @@
 //!
 //! `linux.resources.unified` can write the same files, as they come. Here values are checked, and the kernel's answer is read back.
 
-use super::cgroup::Write;
+use super::resources::Write;
 use super::{Violations, annotations};
 use oci_spec::runtime::Spec;
 

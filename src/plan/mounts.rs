@@ -2,7 +2,6 @@
 
 use super::namespaces::{Kind, Namespaces};
 use super::paths::{clean, in_bundle};
-use super::rootfs::Propagation;
 use super::users::{self, IdMap, IdMaps};
 use super::{Options, Violations};
 use crate::host::Host;
@@ -40,6 +39,16 @@ pub mod attr {
     pub const NODIRATIME: u64 = 0x80;
     /// Linux 5.14.
     pub const NOSYMFOLLOW: u64 = 0x0020_0000;
+}
+
+/// Where mounts and unmounts below a mount show (mount_namespaces(7)); the values are mount(2)'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Propagation {
+    Unbindable = 1 << 17,
+    Private = 1 << 18,
+    Slave = 1 << 19,
+    Shared = 1 << 20,
 }
 
 /// Attributes ([`attr`]) to set and to clear, on the mount itself and (`rro`, `rnosuid` …) on all below it.

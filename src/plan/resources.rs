@@ -4,7 +4,6 @@
 //! container gets the same limits from all of them.
 
 use super::Violations;
-use super::cgroup::{DeviceRule, Missing, Write};
 use super::devices::Kind;
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxMemory,
@@ -12,6 +11,72 @@ use oci_spec::runtime::{
 };
 use std::collections::HashMap;
 use std::path::Path;
+
+/// One write to a file of the cgroup. The order of a plan's writes is the order in which they are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The file's name, "memory.max".
+    pub file: String,
+    pub value: String,
+    /// The config's field, "linux.resources.memory.limit", for messages.
+    pub field: String,
+    pub missing: Missing,
+    /// What to do when the kernel answers EINVAL: cpu.max.burst must come after cpu.max when it is larger than the old quota.
+    pub retry_last: bool,
+    /// `memory.checkBeforeUpdate`: nothing is written at all when memory.current holds this many bytes or more.
+    pub above_usage: Option<u64>,
+    /// The kernel takes the value and may not do it all the same: the file must say afterwards what was written.
+    pub read_back: bool,
+}
+
+impl Write {
+    pub fn new(
+        field: impl Into<String>,
+        file: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        Write {
+            file: file.into(),
+            value: value.into(),
+            field: field.into(),
+            missing: Missing::Refuse,
+            retry_last: false,
+            above_usage: None,
+            read_back: false,
+        }
+    }
+
+    /// The controller that a file belongs to: "memory" for "memory.max". None for the core's own ("cgroup.max.depth").
+    pub fn controller(&self) -> Option<&str> {
+        let name = self.file.split('.').next().unwrap_or_default();
+        Some(name).filter(|n| *n != "cgroup")
+    }
+}
+
+/// What it means that the file is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The limit cannot be given here: an error that names field, file and controller.
+    Refuse,
+    /// The value is what the kernel does without the file (no swap and "0" or "max").
+    Accept,
+    /// Only the first file of an alternative that exists is written: the next write with the same field.
+    TryNext,
+}
+
+/// A rule of linux.resources.devices; later rules win over earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRule {
+    pub allow: bool,
+    /// None is both kinds ("a").
+    pub kind: Option<Kind>,
+    /// None is any.
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    pub read: bool,
+    pub write: bool,
+    pub mknod: bool,
+}
 
 /// The writes for these resources, in their order. `field` is where they stand in the file, "linux.resources".
 pub fn plan(r: &LinuxResources, field: &str, v: &mut Violations) -> Vec<Write> {

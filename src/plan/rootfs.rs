@@ -1,7 +1,7 @@
 //! The root file system: where it comes from and how the container gets into it.
 
 use super::annotations::{self, OVERLAY_LOWER, OVERLAY_TMPFS, OVERLAY_UPPER, OVERLAY_WORK};
-use super::mounts::{self, Attributes, Data, attr};
+use super::mounts::{self, Attributes, Data, Propagation, attr};
 use super::namespaces::{Kind, Namespaces};
 use super::paths::in_bundle;
 use super::{Options, Violations};
@@ -48,7 +48,7 @@ pub struct Rootfs {
     /// The root becomes read-only at the end. Never without a mount namespace, where it would be the host's root that does.
     pub readonly: bool,
     pub enter: Enter,
-    /// Propagation of `/` in the new mount namespace before anything is mounted, `sys::mount::*` with `recursive`.
+    /// Propagation of `/` in the new mount namespace before anything is mounted, and whether it is recursive.
     /// As runc: rslave unless linux.rootfsPropagation says otherwise. Not for [`Enter::Chroot`].
     pub outer: (Propagation, bool),
     /// Propagation of the container's root after pivot_root: linux.rootfsPropagation where `outer` alone does not
@@ -56,14 +56,6 @@ pub struct Rootfs {
     pub inner: Option<(Propagation, bool)>,
     /// Attributes of a mount entry for `/` (its options), to be set on the root mount.
     pub attributes: Attributes,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
-    Private,
-    Shared,
-    Slave,
-    Unbindable,
 }
 
 /// The root of a config.

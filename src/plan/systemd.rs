@@ -5,7 +5,7 @@
 //! for is given as one; all are written to the files too, as systemd would write them.
 
 use super::Violations;
-use super::cgroup::Write;
+use super::resources::Write;
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 

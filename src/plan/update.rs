@@ -4,8 +4,8 @@
 //! only what it names or changes is written, so that a limit that others have set by hand stays.
 
 use super::Violations;
-use super::cgroup::{DeviceRule, Write, nodes_given};
-use super::resources;
+use super::cgroup::nodes_given;
+use super::resources::{self, DeviceRule, Write};
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Map, Value};
 

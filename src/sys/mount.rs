@@ -5,12 +5,6 @@ use super::{AsPath, Error, Result, check, with_path};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Propagation types of mount(2) and mount_setattr(2).
-pub const PRIVATE: u64 = libc::MS_PRIVATE;
-pub const SHARED: u64 = libc::MS_SHARED;
-pub const SLAVE: u64 = libc::MS_SLAVE;
-pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
-
 /// Attributes for mounts of husk's own; those of the config are [`crate::plan::mounts::attr`].
 pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 pub const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;

@@ -23,7 +23,7 @@
 //! - **One thread.** Whatever takes time is a child that executes husk, a descriptor or a moment that the loop waits for, and
 //!   what comes after it is a closure. So a pod costs a megabyte, a container in it some kilobytes, and no order needs a lock.
 //! - **ttrpc's own server is not used**: it has a thread for each call that waits, and `Wait` does for as long as a container runs.
-//! - **A reply that is due later is a [`server::Reply`]**, two numbers; to a connection that is gone it is dropped.
+//! - **A reply that is due later is a [`ttrpc::Reply`]**, two numbers; to a connection that is gone it is dropped.
 
 #![cfg_attr(not(test), no_main)]
 #![deny(unsafe_code)]

@@ -5,7 +5,7 @@ use crate::events::Publisher;
 use crate::io::{self, Copy};
 use crate::runtime::Runtime;
 use crate::task::{Container, Exit};
-use crate::ttrpc::{Answer, Connection, Failure};
+use crate::ttrpc::{Answer, Connection, Failure, Reply};
 use anyhow::{Context, Result};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::proto::MESSAGE_TYPE_REQUEST;
@@ -28,13 +28,6 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// For a logger that has got the end of its input.
 const LOGGER_END: Duration = Duration::from_secs(10);
-
-/// Where a response goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Reply {
-    connection: u64,
-    stream: u32,
-}
 
 /// What a finished command leads to: it gets what that has printed.
 pub type Then = Box<dyn FnOnce(&mut Shim, Answer<Vec<u8>>)>;

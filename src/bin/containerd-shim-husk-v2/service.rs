@@ -5,9 +5,9 @@ use crate::io::Io;
 use crate::metrics;
 use crate::rootfs;
 use crate::runtime::{Options, Runtime};
-use crate::server::{Parked, Reply, Shim, Then, short_path, written};
+use crate::server::{Parked, Shim, Then, short_path, written};
 use crate::task::{Container, Exit, Process, State, Stdio, Terminal};
-use crate::ttrpc::{Answer, Failure};
+use crate::ttrpc::{Answer, Failure, Reply};
 use anyhow::Context;
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,

@@ -1,7 +1,7 @@
 //! Containers and their processes, as data.
 
 use crate::runtime::{Options, Runtime};
-use crate::server::Reply;
+use crate::ttrpc::Reply;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use husk::cgroup::CgroupDir;
 use std::collections::BTreeMap;

@@ -51,6 +51,14 @@ impl From<husk::sys::Error> for Failure {
     }
 }
 
+/// Where a response goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    /// Which of the shim's connections.
+    pub connection: u64,
+    pub stream: u32,
+}
+
 pub struct Frame {
     pub stream: u32,
     pub kind: u8,
