@@ -14,6 +14,7 @@ tests![
 ];
 
 fn one_create_wins() {
+    runc_fails("one that loses late tells of a mkdir only");
     let b = Bundle::new();
     let c = b.container();
     let all: Vec<_> = (0..50).map(|_| c.cmd("create", &[]).spawn()).collect();
