@@ -26,6 +26,22 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// The same for JSON, which has an escape of its own for each of them: it stays the same JSON.
+pub fn printable_json(json: String) -> String {
+    if !json.chars().any(is_dangerous) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_dangerous(c) {
+            out.push_str(&format!("\\u{:04x}", c as u32)); // all of them are in the basic plane
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Whether a terminal would act on this character rather than show it.
 pub fn is_dangerous(c: char) -> bool {
     let turns_direction = matches!(
@@ -58,5 +74,10 @@ mod tests {
             "\\u{9b}1m \\u{202e}evil"
         );
         assert_eq!(printable("é\n\tok"), "é\n\tok");
+        let json = serde_json::json!({"a": "é\u{1b}\u{9b}1m\u{202e}\u{7f}"});
+        let text = printable_json(json.to_string());
+        assert_eq!(text, "{\"a\":\"é\\u001b\\u009b1m\\u202e\\u007f\"}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, json);
     }
 }

@@ -3,7 +3,7 @@
 //! containerd, conmon and Podman show the last line of level error in that file, so there is exactly one such line, written
 //! last, by `main`. Everything else is a warning or a debug line. Works in a forked child too, until [`close`].
 
-use crate::error::{is_dangerous, printable};
+use crate::error::{printable, printable_json};
 use crate::sys;
 use anyhow::{Context, Result};
 use std::fmt::Display;
@@ -189,14 +189,7 @@ fn text_line(level: Level, message: &str, time: &str) -> String {
 
 fn json_line(level: Level, message: &str, time: &str) -> String {
     let level = level.name();
-    let mut quoted = String::with_capacity(message.len() + 2);
-    for c in serde_json::Value::from(message.trim()).to_string().chars() {
-        if is_dangerous(c) {
-            quoted.push_str(&format!("\\u{:04x}", c as u32)); // all of them are in the basic plane
-        } else {
-            quoted.push(c);
-        }
-    }
+    let quoted = printable_json(serde_json::Value::from(message.trim()).to_string());
     format!("{{\"level\":\"{level}\",\"msg\":{quoted},\"time\":\"{time}\"}}\n")
 }
 

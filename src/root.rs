@@ -28,13 +28,13 @@ impl Root {
         match self.resolve(path, fs::O_PATH, 0) {
             Ok(fd) => Ok(Some(fd)),
             Err(e) if matches!(e.errno(), errno::ENOENT | errno::ENOTDIR) => Ok(None),
-            Err(e) => Err(explain(e)),
+            Err(e) => Err(e.into()),
         }
     }
 
     /// Opens what exists with flags of open(2) and further `RESOLVE_*` ones.
     pub fn open_as(&self, path: &Path, flags: i32, resolve: u64) -> Result<OwnedFd> {
-        self.resolve(path, flags, resolve).map_err(explain)
+        Ok(self.resolve(path, flags, resolve)?)
     }
 
     /// Makes a directory and what is missing above it, and opens it. Where the path leads through dangling symlinks,
@@ -43,7 +43,7 @@ impl Root {
         match self.resolve(path, fs::O_PATH | fs::O_DIRECTORY, 0) {
             Ok(fd) => return Ok(fd),
             Err(e) if e.errno() == errno::ENOENT => {}
-            Err(e) => return Err(explain(e)),
+            Err(e) => return Err(e.into()),
         }
         self.make(path, mode, Missing::Directory)
     }
@@ -53,7 +53,7 @@ impl Root {
         match self.resolve(path, fs::O_PATH, 0) {
             Ok(fd) => return Ok(fd),
             Err(e) if e.errno() == errno::ENOENT => {}
-            Err(e) => return Err(explain(e)),
+            Err(e) => return Err(e.into()),
         }
         self.make(path, 0o755, Missing::File)
     }
@@ -74,11 +74,10 @@ impl Root {
         match self.resolve(path, flags, fs::RESOLVE_NO_SYMLINKS) {
             Err(e) if e.errno() == errno::ENOENT => {
                 self.mkdir_all(path, 0o755)?;
-                self.resolve(path, flags, fs::RESOLVE_NO_SYMLINKS)
+                Ok(self.resolve(path, flags, fs::RESOLVE_NO_SYMLINKS)?)
             }
-            other => other,
+            other => Ok(other?),
         }
-        .map_err(explain)
     }
 
     fn resolve(&self, path: &Path, flags: i32, resolve: u64) -> sys::Result<OwnedFd> {
@@ -198,16 +197,6 @@ fn prepend(names: &mut VecDeque<OsString>, path: &Path) {
 
 fn open_call(path: &Path) -> String {
     format!("open '{}'", path.display())
-}
-
-fn explain(e: sys::Error) -> anyhow::Error {
-    let hint = match e.errno() {
-        errno::ENOSYS => {
-            "; husk needs Linux 5.6 or later, and a seccomp profile around it that lets openat2 through"
-        }
-        _ => return e.into(),
-    };
-    anyhow!("{e}{hint}")
 }
 
 /// A procfs that is known to be one. Every file of procfs is read and written through it: a container can put a mount or a

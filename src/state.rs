@@ -11,7 +11,7 @@ use crate::launch::gate;
 use crate::launch::sync::Channel;
 use crate::plan::hooks::Hook;
 use crate::sys;
-use crate::sys::errno::{EEXIST, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, ESRCH};
+use crate::sys::errno::{EEXIST, EISDIR, ENOENT, ENOSYS, ENOTDIR, ENOTEMPTY, ESRCH};
 use crate::sys::fs::{CWD, Lock, O_CREAT, O_DIRECTORY, O_RDONLY, O_TRUNC, O_WRONLY};
 use crate::sys::process::End;
 use anyhow::{Context, Result, anyhow, bail};
@@ -318,6 +318,8 @@ impl State {
         }
         let pidfd = match sys::process::pidfd_open(self.pid) {
             Err(e) if e.errno() == ESRCH => return Ok(None),
+            // who cannot have a handle must still be able to delete what has ended
+            Err(e) if e.errno() == ENOSYS && !self.is_alive()? => return Ok(None),
             pidfd => pidfd?,
         };
         // Looked at after the handle was taken: a pid with the right start time now is the one that the handle has.

@@ -47,18 +47,21 @@ impl Proxy {
         self.inside.as_fd()
     }
 
-    /// Whether the process has said by now that it is ready. What else it says has no reader.
+    /// Whether the process has said by now that it is ready. What else it says has no reader. One that never stops talking gets no more
+    /// than its turn: the rest is there the next time.
     pub fn is_ready(&self) -> Result<bool> {
+        const TURN: usize = 16;
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..TURN {
             let n = match fs::read(self.fd(), &mut buffer) {
                 Err(e) if e.errno() == EAGAIN => return Ok(false),
                 n => n?,
             };
-            if buffer[..n].split(|b| *b == b'\n').any(|l| l == b"READY=1") {
+            if is_ready(&buffer[..n]) {
                 return Ok(true);
             }
         }
+        Ok(false)
     }
 
     /// Waits until the process is ready or has ended, and passes that on; for a husk that then leaves. The container runs on whatever
@@ -91,6 +94,11 @@ impl Proxy {
         told.inspect_err(|e| log::warn(format_args!("NOTIFY_SOCKET: {e}")))
             .ok()
     }
+}
+
+/// Whether one message says so.
+pub fn is_ready(message: &[u8]) -> bool {
+    message.split(|b| *b == b'\n').any(|l| l == b"READY=1")
 }
 
 /// sd_notify_barrier(3): waits until the caller has dealt with all that was sent, which it could not ascribe to a process that is gone.

@@ -50,7 +50,7 @@ pub fn from_outside(pid: i32, process: &Process, affinity: Option<&[u64]>) -> Re
 pub fn memory_policy(policy: &MemoryPolicy) -> Result<()> {
     process::set_mempolicy(policy.mode, &policy.nodes).map_err(|e| {
         let hint = match e.errno() {
-            ENOSYS => "; this kernel knows nothing of NUMA nodes, remove it",
+            ENOSYS => ", and NUMA nodes for a memory policy",
             EINVAL => "; it wants a node that the host and linux.resources.cpu.mems have, and flags that go with the mode",
             _ => "",
         };

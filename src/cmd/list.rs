@@ -1,6 +1,6 @@
 //! `husk list`: a container that cannot be read is warned about, and the others are listed.
 
-use super::{print, user_name};
+use super::{print, print_json, user_name};
 use crate::cli::{self, Output};
 use crate::state::{Report, Root, State, StateDir, Status};
 use crate::{error, log};
@@ -26,12 +26,12 @@ pub fn run(global: &cli::Global, args: cli::List) -> Result<i32> {
         .iter()
         .map(|(state, status)| state.report(*status, user_name(state.owner)))
         .collect();
-    print(&match args.format {
-        Output::Table => table(&reports),
+    match args.format {
+        Output::Table => print(&table(&reports))?,
         // runc prints the nil slice of Go
-        Output::Json if reports.is_empty() => "null\n".into(),
-        Output::Json => serde_json::to_string(&reports)? + "\n",
-    })?;
+        Output::Json if reports.is_empty() => print("null\n")?,
+        Output::Json => print_json(serde_json::to_string(&reports)?)?,
+    }
     Ok(0)
 }
 

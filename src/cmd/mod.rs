@@ -27,6 +27,11 @@ fn print(text: &str) -> Result<()> {
         .context("write to standard output")
 }
 
+/// Prints JSON and a line end. Strings of a config are in it, which a terminal must not act on.
+fn print_json(json: String) -> Result<()> {
+    print(&(crate::error::printable_json(json) + "\n"))
+}
+
 /// The name of a uid, or "#UID" as runc has it.
 fn user_name(uid: u32) -> String {
     if uid == 0 {

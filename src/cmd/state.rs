@@ -1,6 +1,6 @@
 //! `husk state`: without a lock, so that a hook may ask about the container that it runs for.
 
-use super::{print, user_name};
+use super::{print_json, user_name};
 use crate::state::{Death, Root, State, StateDir, Status};
 use crate::sys::process::{self, End};
 use crate::{cgroup, cli};
@@ -13,7 +13,7 @@ pub fn run(global: &cli::Global, args: cli::State) -> Result<i32> {
     if status == Status::Stopped {
         report.death = death(&dir, &state);
     }
-    print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+    print_json(serde_json::to_string_pretty(&report)?)?;
     Ok(0)
 }
 

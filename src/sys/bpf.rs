@@ -30,10 +30,10 @@ const F_REPLACE: u32 = 4; // Linux 5.6
 /// union bpf_attr, zeroed and larger than any kernel's (152 bytes in Linux 6.18): what a kernel does not know must be zero, and some kernels
 /// write the result of a query beyond the size that the caller gave.
 #[repr(C, align(8))]
-struct Attr([u8; 256]);
+pub(super) struct Attr(pub(super) [u8; 256]);
 
 impl Attr {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Attr([0; 256])
     }
 

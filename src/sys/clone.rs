@@ -20,8 +20,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// struct clone_args of clone3(2), 88 bytes (Linux 5.7).
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
-    flags: u64,
+pub(super) struct CloneArgs {
+    pub(super) flags: u64,
     pidfd: u64,
     child_tid: u64,
     parent_tid: u64,

@@ -61,7 +61,7 @@ pub fn open<P: AsPath + ?Sized>(path: &P, flags: i32, mode: u32) -> Result<Owned
 
 #[repr(C)]
 #[derive(Default)]
-struct OpenHow {
+pub(super) struct OpenHow {
     flags: u64,
     mode: u64,
     resolve: u64,

@@ -49,7 +49,14 @@ impl std::error::Error for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: {}", self.call, errno_text(self.errno))
+        write!(f, "{}: {}", self.call, errno_text(self.errno))?;
+        if self.errno == errno::ENOSYS {
+            // rather than a kernel that old it is mostly a filter that allows what its author knew
+            f.write_str(
+                "; husk needs Linux 5.12 or later, and a seccomp filter around it that lets the call through",
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -149,6 +156,20 @@ fn with_path<P: AsPath + ?Sized, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kernel takes what is missing of a structure for zero, but some have written past the end of a short one (bpf_attr): each is as
+    /// large as in the kernel that brought its last field that husk uses, or larger.
+    #[test]
+    fn structures_are_whole() {
+        assert_eq!(size_of::<clone::CloneArgs>(), 88); // CLONE_ARGS_SIZE_VER2
+        assert_eq!(size_of::<fs::OpenHow>(), 24); // OPEN_HOW_SIZE_VER0
+        assert_eq!(size_of::<mount::MountAttr>(), 32); // MOUNT_ATTR_SIZE_VER0
+        assert_eq!(size_of::<process::SchedAttr>(), 48); // SCHED_ATTR_SIZE_VER0
+        assert_eq!(size_of::<landlock::Ruleset>(), 24); // with `scoped`
+        assert!(size_of::<bpf::Attr>() >= 152); // Linux 6.18
+        assert!(bpf::Attr::new().0.iter().all(|b| *b == 0));
+        assert_eq!(clone::CloneArgs::default().flags, 0);
+    }
 
     #[test]
     fn errno_text_is_lower_case_like_the_peers() {
