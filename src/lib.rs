@@ -56,6 +56,8 @@ pub mod config;
 pub mod error;
 pub mod foreground;
 pub mod host;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod launch;
 pub mod log;
 pub mod plan;

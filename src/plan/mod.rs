@@ -204,8 +204,6 @@ pub fn exec(
 }
 
 #[cfg(test)]
-mod hostile;
-#[cfg(test)]
 mod tests {
     use super::violations::testing::*;
     use super::*;
