@@ -79,7 +79,11 @@ pub fn config(data: &[u8]) -> Outcome {
             Outcome::Unreadable
         }
         Ok(spec) => {
-            let host = host(if data.len().is_multiple_of(2) { 0 } else { 1000 });
+            let host = host(if data.len().is_multiple_of(2) {
+                0
+            } else {
+                1000
+            });
             match Plan::new(&spec, &host, &options()) {
                 Err(v) => {
                     words.push(v.to_string());

@@ -1,6 +1,8 @@
-//! husk killed, and failing, at each of its system calls: what is left can be told and deleted, and nothing else is left.
+//! husk killed, failing and raced at each of its system calls: what is left can be told and deleted, and nothing else is left or changed.
 
+use crate::security::Volume;
 use crate::support::guard::{self, offspring};
+use crate::support::mountinfo::{self, Mount};
 use crate::support::runner::note;
 use crate::support::*;
 use husk::plan::seccomp::numbers::CALLS;
@@ -18,6 +20,10 @@ tests![
     exec_child_fails,
     delete_fails,
     small_verbs_fail,
+    volume_exchanged_at_each_call,
+    null_exchanged_at_each_call,
+    attributes_come_before_mounts,
+    without_cgroup_kill,
 ];
 
 /// What a kernel says that is old, strict, out of memory, interrupted, busy or full.
@@ -370,4 +376,155 @@ fn small_verbs_fail() {
         }
     }
     s.done();
+}
+
+/// CVE-2021-30465, CVE-2024-45310, CVE-2025-31133, GHSA-3q8j-pf29-vwv8: somebody exchanges a directory for a symlink between any two system
+/// calls of who makes mounts, directories, nodes and masks in it.
+fn volume_exchanged_at_each_call() {
+    let volume = Volume::new();
+    let mut s = Sweep::of("child");
+    let next = || {
+        volume.reset();
+        let c = volume.bundle.container();
+        let cmd = c.cmd("run", &[]);
+        (c, cmd)
+    };
+    let last = s.at_each_call("exchange:volume/a:volume/b", next, |c, o| {
+        volume.harm()?;
+        if o.code != 0 {
+            clear(o, 1)?;
+        }
+        nothing_of(c)
+    });
+    gone(&last).expect("without an exchange");
+    s.done();
+}
+
+/// CVE-2025-31133, CVE-2026-88265: /dev/null, behind which files are hidden, is exchanged for a symlink in a /dev that others have too.
+fn null_exchanged_at_each_call() {
+    let reset = || {
+        _ = fs::remove_dir_all("dev");
+        fs::create_dir("dev").unwrap();
+        std::os::unix::fs::symlink("/bait", "dev/other").unwrap();
+        let cmd = Cmd::new("mknod").args(["-m", "666", "dev/null", "c", "1", "3"]);
+        cmd.run().ok();
+    };
+    reset();
+    let b = Bundle::new()
+        .without_mount("/dev")
+        .without_mount("/dev/pts")
+        .without_mount("/dev/shm")
+        .without_mount("/dev/mqueue")
+        .bind(dir().join("dev"), "/dev", &[])
+        .file("/bait", "bait", 0o644)
+        .file("/secret", "hidden", 0o644)
+        .set("/linux/maskedPaths", json!(["/secret"]))
+        .payload(&["stat", "/secret"]);
+    let mut s = Sweep::of("child");
+    let next = || {
+        reset();
+        let c = b.container();
+        let cmd = c.cmd("run", &[]);
+        (c, cmd)
+    };
+    let mut refused = 0;
+    let last = s.at_each_call("exchange:dev/null:dev/other", next, |c, o| {
+        if o.code != 0 {
+            refused += 1;
+            clear(o, 1)?;
+        } else {
+            let s = o.json();
+            if (&s["type"], &s["major"], &s["minor"]) != (&json!("char"), &json!(1), &json!(3)) {
+                return Err(format!("what hides the file is {s}"));
+            }
+        }
+        nothing_of(c)
+    });
+    gone(&last).expect("without an exchange");
+    s.done();
+    assert!(refused > 0, "it came always too late");
+}
+
+/// What a container's other process could use of a mount before it is closed: nothing, since it is closed before it is there. But for
+/// those that have to be written yet, in a container without any process of its own by then: its root, each tmpfs, its /dev.
+fn attributes_come_before_mounts() {
+    husk_only("runc has some of them by remount");
+    fs::create_dir("source").unwrap();
+    let b = Bundle::new()
+        .bind(
+            dir().join("source"),
+            "/closed",
+            &["ro", "nosuid", "nodev", "noexec"],
+        )
+        .bind(dir().join("source"), "/tree", &["rbind", "rro"])
+        .mkdir("/own")
+        .set("/linux/readonlyPaths", json!(["/proc/sys", "/own"]))
+        .set(
+            "/linux/maskedPaths",
+            json!(["/proc/kcore", "/proc/scsi", "/sys/firmware"]),
+        )
+        .payload(&["true"]);
+    let report = dir().join("report");
+    let c = b.container();
+    let o = c.cmd("run", &[]).meanwhile("child", "look", &report).run();
+    o.ok();
+    let text = fs::read_to_string(&report).expect("report");
+    let looks: Vec<Vec<Mount>> = text.split("\n\n").map(mountinfo::parse).collect();
+    let last = looks.iter().rfind(|l| !l.is_empty()).expect("a look");
+    let mut closed = 0;
+    for end in last {
+        let begin = looks.iter().flatten().find(|m| m.id == end.id).expect("it");
+        if end.has("ro") {
+            closed += 1;
+        }
+        let later = end.target == "/" || end.fstype == "tmpfs" || end.target == "/dev";
+        let options = |m: &Mount| {
+            let kept = m
+                .options
+                .iter()
+                .filter(|o| !later || !["ro", "rw"].contains(&o.as_str()));
+            kept.cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(options(begin), options(end), "{begin:?} became {end:?}");
+    }
+    assert!(closed > 6, "{last:?}");
+    note(&format!("{} mounts in {} looks", last.len(), looks.len()));
+}
+
+/// Linux before 5.14 has no cgroup.kill: processes are stopped, and killed one by one.
+fn without_cgroup_kill() {
+    husk_only("others fall back in ways of their own");
+    let report = dir().join("report");
+    let without = |cmd: Cmd| {
+        _ = fs::remove_file(&report);
+        let o = cmd.meanwhile("self", "missing:cgroup.kill", &report).run();
+        assert!(report.exists(), "it has not tried: {o}");
+        o.ok()
+    };
+    let forks = ["spawn", "spawn", "wait", ";", "spawn", "wait", ";", "wait"];
+    let many = || {
+        let b = Bundle::new()
+            .without_namespace("pid")
+            .payload(&forks)
+            .start();
+        wait_until("they are all there", || {
+            b.cgroup_file("cgroup.procs").lines().count() > 2
+        });
+        b
+    };
+    let c = many();
+    without(Cmd::runtime().args(["kill", &c.id, "KILL"]));
+    c.wait_status("stopped");
+    wait_until("nobody is left", || {
+        c.cgroup_file("cgroup.procs").is_empty()
+    });
+    c.delete();
+    let c = many().adopt();
+    without(Cmd::runtime().args(["delete", "--force", &c.id]));
+    nothing_of(&c).unwrap();
+    // paused ones too
+    let c = many().adopt();
+    c.cmd0("pause").run().ok();
+    without(Cmd::runtime().args(["delete", "--force", &c.id]));
+    nothing_of(&c).unwrap();
 }

@@ -3,11 +3,18 @@
 //! `inject WHO FAULT N REPORT COMMAND…`: WHO is `self`, the command's own process, or `child`, those that it clones until they
 //! execute something else; FAULT is `kill` or an errno that the call returns instead of being made. N counts from 1. REPORT is a
 //! file that gets the number of that call. The exit code is the command's; when it ends, all that it left runs on untraced.
+//!
+//! Three more FAULTs are none of husk's: `exchange:A:B` lets two names of a directory change places before the call. `look` is not about
+//! one call: REPORT gets the mounts (mountinfo) as each call has left them, if it has changed them, with an empty line after each.
+//! `missing:NAME` lets every open of a file of this name fail with ENOENT, and REPORT has the number of open's.
 
+use crate::support::process::exchange;
 use libc::{c_int, c_long, pid_t};
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::ptr;
 
 /// Where the number of the call and its result are in the user area of ptrace.
@@ -37,6 +44,22 @@ const NEVER_FAIL: [c_long; 10] = [
 enum Fault {
     Kill,
     Errno(c_int),
+    Exchange(CString, CString),
+    Look,
+    Missing(String),
+}
+
+impl Fault {
+    fn parse(text: &str) -> Fault {
+        let c = |s: &str| CString::new(s).expect("no zero byte");
+        match text.split(':').collect::<Vec<_>>()[..] {
+            ["kill"] => Fault::Kill,
+            ["look"] => Fault::Look,
+            ["exchange", a, b] => Fault::Exchange(c(a), c(b)),
+            ["missing", name] => Fault::Missing(name.into()),
+            _ => Fault::Errno(text.parse().expect("an errno")),
+        }
+    }
 }
 
 pub fn main(args: &[String]) -> i32 {
@@ -45,10 +68,7 @@ pub fn main(args: &[String]) -> i32 {
         return 2;
     };
     let children = who == "child";
-    let fault = match fault.as_str() {
-        "kill" => Fault::Kill,
-        number => Fault::Errno(number.parse().expect("an errno")),
-    };
+    let fault = Fault::parse(fault);
     let n: u64 = n.parse().expect("N");
     let main = start(command);
     let mut options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXEC;
@@ -62,6 +82,7 @@ pub fn main(args: &[String]) -> i32 {
     let mut count = 0;
     let mut results: HashMap<pid_t, c_int> = HashMap::new();
     let mut known = HashSet::new();
+    let mut seen = String::new();
     loop {
         let mut status = 0;
         // SAFETY: a pointer to a live integer.
@@ -85,21 +106,40 @@ pub fn main(args: &[String]) -> i32 {
                 continue;
             }
             (s, _) if s == libc::SIGTRAP | 0x80 => {
-                let (entry, number) = syscall(pid);
+                let (entry, number, path) = syscall(pid);
                 if let Some(errno) = results.remove(&pid) {
                     trace(libc::PTRACE_POKEUSER, pid, RAX, -errno as isize as usize);
                 } else if entry && begun && (pid != main) == children {
                     count += 1;
-                    if count == n {
-                        fs::write(report, number.to_string()).expect("report");
-                        match fault {
-                            // SAFETY: plain integers.
-                            Fault::Kill => drop(unsafe { libc::kill(pid, libc::SIGKILL) }),
-                            Fault::Errno(errno) if !NEVER_FAIL.contains(&number) => {
-                                trace(libc::PTRACE_POKEUSER, pid, ORIG_RAX, usize::MAX);
-                                results.insert(pid, errno);
+                    let mut fail = |errno| {
+                        trace(libc::PTRACE_POKEUSER, pid, ORIG_RAX, usize::MAX);
+                        results.insert(pid, errno);
+                    };
+                    let told = || fs::write(report, number.to_string()).expect("report");
+                    match &fault {
+                        Fault::Look => look(pid, &mut seen, report),
+                        Fault::Missing(name) if number == libc::SYS_openat => {
+                            if path_of(pid, path).rsplit('/').next() == Some(name) {
+                                told();
+                                fail(libc::ENOENT);
                             }
-                            Fault::Errno(_) => {}
+                        }
+                        Fault::Missing(_) => {}
+                        _ if count != n => {}
+                        Fault::Kill => {
+                            told();
+                            // SAFETY: plain integers.
+                            unsafe { libc::kill(pid, libc::SIGKILL) };
+                        }
+                        Fault::Exchange(a, b) => {
+                            told();
+                            exchange(a, b).expect("exchange");
+                        }
+                        Fault::Errno(errno) => {
+                            told();
+                            if !NEVER_FAIL.contains(&number) {
+                                fail(*errno);
+                            }
                         }
                     }
                 }
@@ -141,9 +181,30 @@ fn start(command: &[String]) -> pid_t {
     }
 }
 
-/// Is the process about to make a system call, and which.
-fn syscall(pid: pid_t) -> (bool, c_long) {
-    // struct ptrace_syscall_info: op, arch, two addresses, the number
+/// Appends the mounts that a process sees, if they are not as they were.
+fn look(pid: pid_t, seen: &mut String, report: &str) {
+    let now = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    if now != *seen {
+        let mut file = OpenOptions::new().create(true).append(true).open(report);
+        let file = file.as_mut().expect("report");
+        writeln!(file, "{now}").expect("report");
+        *seen = now;
+    }
+}
+
+/// A path among a process's arguments.
+fn path_of(pid: pid_t, address: u64) -> String {
+    let mut bytes = [0; 256];
+    let n = fs::File::open(format!("/proc/{pid}/mem"))
+        .and_then(|m| m.read_at(&mut bytes, address))
+        .unwrap_or(0);
+    let text = bytes[..n].split(|b| *b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// Is the process about to make a system call, which, and its second argument.
+fn syscall(pid: pid_t) -> (bool, c_long, u64) {
+    // struct ptrace_syscall_info: op, arch, two addresses, the number, the arguments
     let mut info = [0u64; 11];
     trace(
         PTRACE_GET_SYSCALL_INFO,
@@ -154,6 +215,7 @@ fn syscall(pid: pid_t) -> (bool, c_long) {
     (
         info[0] as u8 == PTRACE_SYSCALL_INFO_ENTRY,
         info[3] as c_long,
+        info[5],
     )
 }
 

@@ -13,6 +13,8 @@
 //! | `HUSK_TEST_CGROUP_DRIVER=systemd` | every container in a scope of systemd's: for the tests of limits |
 //! | `HUSK_TEST_DISK` | a writable directory on a block device of its own, for limits of io |
 //! | `HUSK_TEST_TIMEOUT` | seconds that one test may take, 60 if not given |
+//! | `HUSK_TEST_SECONDS` | how long commands and exchanges race, 3 or 4 if not given |
+//! | `HUSK_TEST_MANY` | how many containers come in a row, 200 if not given |
 //! | `HUSK_TEST_KEEP=1` | leaves the directories of the tests for a look |
 
 #[cfg(target_arch = "x86_64")]

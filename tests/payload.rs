@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 /// Prints and flushes: a reader on the other side of a file or pty waits for lines.
@@ -277,6 +277,7 @@ fn run(verb: &str, args: &[&str]) -> io::Result<i32> {
             say!("ok");
         }
         "grab-exe" => grab_exe(arg(0)?)?,
+        "hunt-exe" => hunt_exe(arg(0)?)?,
         "signal" => {
             signal::raise(name_to_signal(arg(0)?)?)?;
             // a signal that does not end the process, such as for process 1 of a pid namespace
@@ -398,7 +399,7 @@ fn mknod(path: &str, kind: &str, major: u32, minor: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// CVE-2019-5736: takes hold of a process's executable, waits until nobody executes it, and opens it for writing.
+/// CVE-2019-5736: takes hold of a process's executable, waits until nobody executes it, and writes it.
 fn grab_exe(pid: &str) -> io::Result<()> {
     let exe = format!("/proc/{pid}/exe");
     let name = fs::read_link(&exe)?;
@@ -410,14 +411,51 @@ fn grab_exe(pid: &str) -> io::Result<()> {
     // busy as long as another copy of the runtime is at work
     let again = format!("/proc/self/fd/{}", held.as_raw_fd());
     for _ in 0..200 {
-        match OpenOptions::new().write(true).open(&again) {
+        match rewrite(&again) {
             Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            result => return result.map(|_| say!("open for writing")),
+            result => return result.map(|_| say!("can be written")),
         }
     }
     Err(io::Error::from_raw_os_error(libc::ETXTBSY))
+}
+
+/// Writes what is there; a sealed file in memory can be opened, but not written.
+fn rewrite(path: &str) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 0)?;
+    file.write_all_at(&byte, 0)
+}
+
+/// The same for each process that comes by and is not this program, until a file is there.
+fn hunt_exe(end: &str) -> io::Result<()> {
+    let own = fs::read_link("/proc/self/exe")?;
+    let mut held: Vec<(std::path::PathBuf, fs::File)> = Vec::new();
+    say!("ready");
+    while !std::path::Path::new(end).exists() {
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let exe = entry.path().join("exe");
+            let Ok(name) = fs::read_link(&exe) else {
+                continue;
+            };
+            if name != own
+                && held.len() < 100
+                && let Ok(file) = fs::File::open(&exe)
+            {
+                held.push((name, file));
+            }
+        }
+        for (name, file) in &held {
+            let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+            if rewrite(&again).is_ok() {
+                say!("{} can be written", name.display());
+            }
+        }
+    }
+    say!("held {}", held.len());
+    Ok(())
 }
 
 fn exec(args: &[&str]) -> io::Error {

@@ -3,7 +3,7 @@
 use crate::support::mountinfo::Unmount;
 use crate::support::*;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 tests![
@@ -76,10 +76,15 @@ impl User {
     }
 
     fn run(&self, b: &Bundle) -> Output {
+        self.run_with_path(b, std::env::var_os("PATH").unwrap_or_default())
+    }
+
+    fn run_with_path(&self, b: &Bundle, path: impl AsRef<std::ffi::OsStr>) -> Output {
         b.save();
         chown(&b.dir, Some(UID), Some(UID)).unwrap();
         let id = format!("{}r", process::id_prefix());
         self.cmd()
+            .env("PATH", path)
             .args(["run", "--bundle"])
             .arg(&b.dir)
             .arg(id)
@@ -195,7 +200,15 @@ fn many_ids_by_newuidmap() {
         .set("/linux/gidMappings", map)
         .set("/process/user", json!({"uid": 7, "gid": 8}))
         .payload(&["ids", ";", "cat", "/proc/self/uid_map"]);
-    let o = User::new().run(&b).ok();
+    let user = User::new();
+    // CVE-2026-84042: a helper is not looked for where anybody may put one
+    for name in ["newuidmap", "newgidmap"] {
+        let file = format!("user/{name}");
+        fs::write(&file, "#!/bin/sh\n: >misled\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let o = user.run_with_path(&b, dir().join("user")).ok();
+    assert!(!fs::exists("user/misled").unwrap());
     let ids: Value = serde_json::from_str(o.lines()[0]).unwrap();
     assert_eq!(
         (&ids["uid"], &ids["gid"]),

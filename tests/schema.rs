@@ -176,7 +176,7 @@ impl Schemas {
 }
 
 /// The names of all tests: "area::name" of these, "room::tests::name" of the library's.
-fn all_tests() -> BTreeSet<String> {
+pub fn all_tests() -> BTreeSet<String> {
     let mut all: BTreeSet<String> = crate::tests().into_iter().map(|t| t.name).collect();
     let src = repository().join("src");
     let mut dirs = vec![src.clone()];

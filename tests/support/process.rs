@@ -5,7 +5,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -231,6 +231,11 @@ impl Cmd {
         self.through(&["inject", who, fault, &n.to_string(), report], text)
     }
 
+    /// The same command with something that others do meanwhile to its process or its children: see `inject`.
+    pub fn meanwhile(self, who: &str, what: &str, report: &Path) -> Cmd {
+        self.inject(who, what, 0, report)
+    }
+
     /// The same command where the kernel has not a system call, for it and for all that comes of it.
     pub fn without(self, call: &str) -> Cmd {
         let text = format!("{} without {call}", self.text);
@@ -415,6 +420,20 @@ impl std::fmt::Display for Output {
             "`{}`\nexit code {}\n--- stdout\n{}--- stderr\n{}---",
             self.command, self.code, self.out, self.err
         )
+    }
+}
+
+/// Lets two names change places.
+pub fn exchange(a: &CStr, b: &CStr) -> std::io::Result<()> {
+    let at = libc::AT_FDCWD;
+    // SAFETY: two C strings and integers; nix has no renameat2 for musl.
+    let rc = unsafe {
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        libc::syscall(libc::SYS_renameat2, at, a, at, b, libc::RENAME_EXCHANGE)
+    };
+    match rc {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 
