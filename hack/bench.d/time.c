@@ -1,5 +1,6 @@
 /*
- * time ROUNDS PAUSE_MS ROWS BASE JSON NAME=PATH…   in a directory with the bundles that hack/bench makes
+ * time ROUNDS PAUSE_MS ROWS BASE JSON NAME=PATH…   in a directory with the bundles that hack/bench makes; of the names "floor" is
+ * the kernel's share, which has a column of ratios of its own
  *
  * Times the operations of container runtimes. Every round of a row runs each runtime once, in a new random order, so that
  * whatever else the machine does hits all alike. A process is timed from before its posix_spawn to after its wait4.
@@ -7,6 +8,7 @@
  * when one has ended, and wait4 tells how much memory each took.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -133,6 +135,76 @@ static double run_no_net(void) { return run_in("no-net"); }
 static double run_userns(void) { return run_in("userns"); }
 static double run_seccomp(void) { return run_in("seccomp"); }
 
+/* crun keeps what libseccomp has made of a profile. */
+static double run_seccomp_anew(void)
+{
+	char path[sizeof now.runtime->root + 32];
+	struct dirent *entry;
+
+	snprintf(path, sizeof path, "%s/.cache/seccomp", now.runtime->root);
+	DIR *cache = opendir(path);
+	while (cache && (entry = readdir(cache)))
+		unlinkat(dirfd(cache), entry->d_name, 0);
+	if (cache)
+		closedir(cache);
+	return run_seccomp();
+}
+
+/* The bundle is in memory, what must be read is the runtime. It takes the whole machine's cache to be sure of that. */
+static double run_cold(void)
+{
+	sync();
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "3", 1) != 1)
+		die("/proc/sys/vm/drop_caches");
+	close(fd);
+	return run();
+}
+
+/* In KiB: the process's share of the memory that it and others have. */
+static double pss_of(const char *pid)
+{
+	char path[64], line[256];
+	double kib = 0;
+
+	snprintf(path, sizeof path, "/proc/%s/smaps_rollup", pid);
+	FILE *rollup = fopen(path, "r");
+	while (rollup && fgets(line, sizeof line, rollup))
+		if (sscanf(line, "Pss: %lf", &kib) == 1)
+			break;
+	if (rollup)
+		fclose(rollup);
+	return kib;
+}
+
+/* Of each of many that wait, since they share what is the program's. They are this process's children by then. */
+static double waiting(void)
+{
+	char children[4096] = "", path[64], bundle[16];
+	double kib = 0;
+	int n = 0;
+
+	for (int i = 0; i < AT_ONCE && !now.failed; i++) {
+		snprintf(bundle, sizeof bundle, "many/%d", i);
+		CALL("create", "--bundle", bundle, bundle + 5);
+	}
+	snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+	FILE *list = fopen(path, "r");
+	if (!list)
+		die(path);
+	if (!fgets(children, sizeof children, list))
+		fail("create leaves no process", 0);
+	fclose(list);
+	for (char *pid = strtok(children, " "); pid; pid = strtok(NULL, " "), n++)
+		kib += pss_of(pid);
+	for (int i = 0; i < AT_ONCE; i++) {
+		snprintf(bundle, sizeof bundle, "%d", i);
+		CALL("delete", "--force", bundle);
+	}
+	until_alone();
+	return n ? kib / n : 0;
+}
+
 static double create(void)
 {
 	double t = clock_us();
@@ -230,27 +302,34 @@ static double at_once(void)
 	return clock_us() - t;
 }
 
-/* divisor: so many times fewer rounds, since one takes so much longer. */
+/*
+ * divisor: so many times fewer rounds, since one takes so much longer.
+ * The goals are husk's: at most so many times the floor's median and the base's, and so many microseconds; 0 is none.
+ */
 static const struct row {
 	const char *key, *text;
 	double (*operation)(void);
 	int divisor;
 	bool resident;
+	double floor, base, most;
 } rows[] = {
-	{ "run", "run", run, 1, false },
-	{ "no-net", "run without network namespace", run_no_net, 1, false },
-	{ "userns", "run with user namespace", run_userns, 1, false },
-	{ "seccomp", "run with a seccomp profile", run_seccomp, 1, false },
-	{ "life", "create + start + delete", whole_life, 1, false },
-	{ "create", "create", create, 1, false },
-	{ "start", "start", start_, 1, false },
-	{ "exec", "exec", exec, 1, true },
-	{ "state", "state", state, 1, true },
-	{ "kill", "kill", kill_, 1, false },
-	{ "delete", "delete", delete, 1, false },
-	{ "force", "delete --force of a running one", delete_force, 1, false },
-	{ "sequence", "100 × run in sequence", in_sequence, 10, false },
-	{ "at-once", "50 × run at once", at_once, 10, false },
+	{ "run", "run", run, 1, false, 1.4, 0.65, 0 },
+	{ "no-net", "run without network namespace", run_no_net, 1, false, 1.4, 0, 0 },
+	{ "seccomp-anew", "run with a seccomp profile", run_seccomp_anew, 1, false, 1.5, 0.2, 0 },
+	{ "seccomp", "the same, crun's filter cached", run_seccomp, 1, false, 0, 0.6, 0 },
+	{ "userns", "run with user namespace", run_userns, 1, false, 1.4, 0, 0 },
+	{ "life", "create + start + delete", whole_life, 1, false, 1.8, 0.55, 0 },
+	{ "create", "create", create, 1, false, 1.5, 0, 0 },
+	{ "start", "start", start_, 1, false, 0, 0.45, 450 },
+	{ "state", "state", state, 1, true, 0, 0.45, 450 },
+	{ "kill", "kill", kill_, 1, false, 0, 0.45, 450 },
+	{ "delete", "delete", delete, 1, false, 0, 0.45, 450 },
+	{ "force", "delete --force of a running one", delete_force, 1, false, 0, 0, 1000 },
+	{ "exec", "exec", exec, 1, true, 1.6, 0.55, 0 },
+	{ "at-once", "50 × run at once", at_once, 10, false, 0, 0.65, 0 },
+	{ "sequence", "100 × run in sequence", in_sequence, 10, false, 0, 0.65, 0 },
+	{ "cold", "run, nothing in the page cache", run_cold, 6, false, 0, 0.7, 0 },
+	{ "waiting", "KiB of each of 50 created (PSS)", waiting, 20, false, 0, 0, 100 },
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -338,48 +417,57 @@ static void print_us(double us)
 	printf(" %8s |", text);
 }
 
-static void print_row(const struct row *row, const struct cell *cells, int n, int base)
+static void print_ratio(const struct cell *of, const struct cell *to)
+{
+	if (to->failed || !to->n)
+		printf("      - |");
+	else
+		printf(" %6.2f |", quantile(of, 0.5) / quantile(to, 0.5));
+}
+
+/* floor: its index, or -1 */
+static void print_row(const struct row *row, const struct cell *cells, int n, int base, int floor)
 {
 	/* printf counts bytes, × has two */
 	printf("| %-*s |", (int)(33 + (strstr(row->text, "×") != NULL)), row->text);
 	for (int i = 0; i < n; i++) {
 		if (cells[i].failed) {
-			printf("    fails |          |       |       |");
+			printf("    fails |          |        |%s       |", floor < 0 ? "" : "        |");
 			continue;
 		}
 		print_us(quantile(&cells[i], 0.5));
 		print_us(quantile(&cells[i], 0.9));
-		if (cells[base].failed)
-			printf("     - |");
-		else
-			printf(" %5.2f |", quantile(&cells[i], 0.5) / quantile(&cells[base], 0.5));
+		print_ratio(&cells[i], &cells[base]);
+		if (floor >= 0)
+			print_ratio(&cells[i], &cells[floor]);
 		printf(" %5ld |", cells[i].peak_kib);
 	}
 	putchar('\n');
 	fflush(stdout);
 }
 
-static void print_head(const struct runtime *runtimes, int n, int base)
+static void print_head(const struct runtime *runtimes, int n, int base, int floor)
 {
 	printf("| %-33s |", "microseconds");
 	for (int i = 0; i < n; i++)
-		printf(" %8s |      p90 | ÷%-4.4s |   KiB |", runtimes[i].name, runtimes[base].name);
+		printf(" %8.8s |      p90 | ÷%-5.5s |%s   KiB |", runtimes[i].name, runtimes[base].name, floor < 0 ? "" : " ÷floor |");
 	printf("\n| --------------------------------- |");
 	for (int i = 0; i < n; i++)
-		printf(" -------: | -------: | ----: | ----: |");
+		printf(" -------: | -------: | -----: |%s ----: |", floor < 0 ? "" : " -----: |");
 	putchar('\n');
 }
 
 static void json_row(FILE *out, const struct row *row, const struct cell *cells, const struct runtime *runtimes, int n, bool first)
 {
-	fprintf(out, "%s\n    {\"key\": \"%s\", \"operation\": \"%s\", \"runtimes\": {", first ? "" : ",", row->key, row->text);
+	fprintf(out, "%s\n    {\"key\": \"%s\", \"operation\": \"%s\", \"goal\": {\"floor\": %.2f, \"base\": %.2f, \"most\": %.0f}, \"runtimes\": {",
+		first ? "" : ",", row->key, row->text, row->floor, row->base, row->most);
 	for (int i = 0; i < n; i++) {
 		const struct cell *c = &cells[i];
 		fprintf(out, "%s\n      \"%s\": ", i ? "," : "", runtimes[i].name);
 		if (c->failed)
 			fprintf(out, "null");
 		else
-			fprintf(out, "{\"median_us\": %.1f, \"p90_us\": %.1f, \"least_us\": %.1f, \"samples\": %d, \"peak_kib\": %ld}",
+			fprintf(out, "{\"median\": %.1f, \"p90\": %.1f, \"least\": %.1f, \"samples\": %d, \"peak_kib\": %ld}",
 				quantile(c, 0.5), quantile(c, 0.9), quantile(c, 0), c->n, c->peak_kib);
 	}
 	fprintf(out, "}}");
@@ -390,7 +478,7 @@ int main(int argc, char **argv)
 	struct runtime runtimes[MAX_RUNTIMES] = { 0 };
 	struct cell cells[MAX_RUNTIMES];
 	char here[4096];
-	int n = argc - 6, base = 0;
+	int n = argc - 6, base = 0, floor = -1;
 	bool first = true, failed = false;
 
 	if (n < 1 || n > MAX_RUNTIMES) {
@@ -408,6 +496,8 @@ int main(int argc, char **argv)
 		snprintf(runtimes[i].root, sizeof runtimes[i].root, "%s/state/%s", here, runtimes[i].name);
 		if (!strcmp(runtimes[i].name, argv[4]))
 			base = i;
+		if (!strcmp(runtimes[i].name, "floor"))
+			floor = i;
 	}
 	int want = *argv[3] != 0, have = 0;
 	for (const char *p = argv[3]; *p; p++)
@@ -425,8 +515,8 @@ int main(int argc, char **argv)
 		die("become subreaper");
 	srandom(time(NULL));
 
-	fprintf(json, "{\n  \"rounds\": %d,\n  \"pause_ms\": %d,\n  \"rows\": [", rounds, pause_ms);
-	print_head(runtimes, n, base);
+	fprintf(json, "{\n  \"rounds\": %d,\n  \"pause_ms\": %d,\n  \"base\": \"%s\",\n  \"rows\": [", rounds, pause_ms, runtimes[base].name);
+	print_head(runtimes, n, base, floor);
 	for (int r = 0; r < ROWS; r++) {
 		if (!chosen(argv[3], rows[r].key))
 			continue;
@@ -435,7 +525,7 @@ int main(int argc, char **argv)
 			qsort(cells[i].us, cells[i].n, sizeof(double), ascending);
 			failed |= cells[i].failed;
 		}
-		print_row(&rows[r], cells, n, base);
+		print_row(&rows[r], cells, n, base, floor);
 		json_row(json, &rows[r], cells, runtimes, n, first);
 		first = false;
 		for (int i = 0; i < n; i++)
