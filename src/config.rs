@@ -70,20 +70,75 @@ fn parse<T: DeserializeOwned>(
     warnings: &mut Vec<String>,
     mend: fn(&mut Map<String, Value>, &mut Vec<String>),
 ) -> Result<T> {
-    if let Some(good) = at_once(json) {
+    if let Ok((good, false)) = read(json) {
         return Ok(good);
     }
     let mut tree = tree(json)?;
     if let Value::Object(fields) = &mut tree {
         mend(fields, warnings);
     }
-    serde_path_to_error::deserialize(tree).map_err(|e| match e.path().iter().next() {
-        None => anyhow!("{}", e.inner()),
-        Some(_) => {
-            let path = e.path().to_string();
-            anyhow!("{path}: {}{}", runcs_words(&path), e.inner())
-        }
+    typed(&tree).map_err(|(path, why)| match path.as_str() {
+        "" => anyhow!(why),
+        _ => anyhow!("{path}: {}{why}", runcs_words(&path)),
     })
+}
+
+/// A JSON tree as what it describes, or its first fault: the JSON path and what is wrong there.
+///
+/// By way of its text, so that the crate's types are compiled for one reader only: those for trees, and for one that keeps
+/// a path all the way, would be a tenth of the binary.
+pub fn typed<T: DeserializeOwned>(tree: &Value) -> Result<T, (String, String)> {
+    let text = tree.to_string();
+    read(text.as_bytes()).map(|(good, _)| good).map_err(|e| {
+        let place = format!(" at line {} column {}", e.line(), e.column());
+        let why = e.to_string();
+        let why = why.strip_suffix(&place).unwrap_or(&why);
+        (path_before(&text, e.column()), why.into())
+    })
+}
+
+/// The JSON path of the value that ends at, or stands around, this place of a text without white space.
+fn path_before(json: &str, end: usize) -> String {
+    enum Step {
+        /// None before its name.
+        Field(Option<String>),
+        Item(usize),
+    }
+    let mut steps = Vec::new();
+    let mut place = 0;
+    while place < end {
+        let rest = &json[place..];
+        match rest.as_bytes()[0] {
+            b'{' => steps.push(Step::Field(None)),
+            b'[' => steps.push(Step::Item(0)),
+            b'}' | b']' => drop(steps.pop()),
+            b',' => match steps.last_mut() {
+                Some(Step::Field(name)) => *name = None,
+                Some(Step::Item(n)) => *n += 1,
+                None => {}
+            },
+            b'"' => {
+                let mut text = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+                let text = (text.next().and_then(Result::ok), text.byte_offset());
+                if let Some(Step::Field(name @ None)) = steps.last_mut() {
+                    *name = text.0;
+                }
+                place += text.1.max(1) - 1;
+            }
+            _ => {}
+        }
+        place += 1;
+    }
+    let mut path = String::new();
+    for step in steps {
+        match step {
+            Step::Field(None) => {}
+            Step::Field(Some(name)) if path.is_empty() => path = name,
+            Step::Field(Some(name)) => path = format!("{path}.{name}"),
+            Step::Item(n) => path = format!("{path}[{n}]"),
+        }
+    }
+    path
 }
 
 /// What runc's message has that is looked for in it, where a field is wrong by its form alone.
@@ -95,18 +150,17 @@ fn runcs_words(path: &str) -> &'static str {
     }
 }
 
-/// None if there is something to mend, or a fault to be named.
-fn at_once<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+/// What the text describes, and whether it has fields in the wrong case.
+fn read<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<(T, bool)> {
     let mut from = serde_json::Deserializer::from_slice(json);
     let mut misspelt = false;
     let good = serde_ignored::deserialize(&mut from, |path| {
         if let serde_ignored::Path::Map { key, .. } = path {
             misspelt |= known(&key).is_some();
         }
-    })
-    .ok()?;
-    from.end().ok()?;
-    (!misspelt).then_some(good)
+    })?;
+    from.end()?;
+    Ok((good, misspelt))
 }
 
 /// The spec's fields for Linux, two old ones (enableCMT, enableMBM) as the crate spells them. None differs from another by case alone.
@@ -436,7 +490,7 @@ mod tests {
             ),
             (
                 json!({"process": {"execCPUAffinity": {"initial": "a"}}}),
-                "process.execCPUAffinity.initial: Invalid execCPUAffinity format: a",
+                "process.execCPUAffinity: Invalid execCPUAffinity format: a",
             ),
         ] {
             assert_eq!(fault(config), error);
@@ -446,6 +500,24 @@ mod tests {
             error.to_string(),
             "user: invalid type: integer `1`, expected struct User"
         );
+    }
+
+    #[test]
+    fn a_path_is_that_of_the_value_before_a_place() {
+        let text = r#"{"a":{"b\"]":[{"c":1},[true,{}]]},"d":2}"#;
+        for (end, path) in [
+            (1, ""),
+            (5, "a"),
+            (text.find("1}").unwrap() + 1, "a.b\"][0].c"),
+            (text.find("},[").unwrap() + 1, "a.b\"][0]"),
+            (text.find(",{}").unwrap(), "a.b\"][1][0]"),
+            (text.find("]]").unwrap(), "a.b\"][1][1]"),
+            (text.find("},\"d").unwrap() + 1, "a"),
+            (text.len() - 1, "d"),
+            (text.len(), ""),
+        ] {
+            assert_eq!(path_before(text, end), path, "{}", &text[..end]);
+        }
     }
 
     #[test]

@@ -8,9 +8,8 @@ use husk::sys::start::Arguments;
 use husk::{cmd, error, log, seal};
 use std::ffi::OsString;
 
-/// husk allocates little, often and from one thread, and exits soon; musl's own allocator is made for long-lived programs.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: husk::sys::alloc::Allocator = husk::sys::alloc::Allocator::new();
 
 husk::program!(run);
 

@@ -621,8 +621,14 @@ impl StateDir {
             }
             renamed => renamed?,
         }
-        remove_tree(self.root.as_fd(), OsStr::new(&away))
-            .with_context(|| format!("remove the directory of '{}'", self.id))
+        // mostly there is nothing else in it: no list of files is needed
+        _ = sys::fs::unlinkat(self.fd(), STATE, false);
+        _ = sys::fs::unlinkat(self.fd(), c"config.json", false);
+        match sys::fs::unlinkat(self.root.as_fd(), away.as_str(), true) {
+            Ok(()) => Ok(()),
+            Err(_) => remove_tree(self.root.as_fd(), OsStr::new(&away))
+                .with_context(|| format!("remove the directory of '{}'", self.id)),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! execute something else; FAULT is `kill` or an errno that the call returns instead of being made. N counts from 1. REPORT is a
 //! file that gets the number of that call. The exit code is the command's; when it ends, all that it left runs on untraced.
 //!
-//! Three more FAULTs are none of husk's: `exchange:A:B` lets two names of a directory change places before the call. `look` is not about
+//! Four more FAULTs are none of husk's: `count` gives REPORT the numbers of all calls; `exchange:A:B` lets two names of a directory change places before the call. `look` is not about
 //! one call: REPORT gets the mounts (mountinfo) as each call has left them, if it has changed them, with an empty line after each.
 //! `missing:NAME` lets every open of a file of this name fail with ENOENT, and REPORT has the number of open's.
 
@@ -44,6 +44,7 @@ const NEVER_FAIL: [c_long; 10] = [
 enum Fault {
     Kill,
     Errno(c_int),
+    Count,
     Exchange(CString, CString),
     Look,
     Missing(String),
@@ -54,6 +55,7 @@ impl Fault {
         let c = |s: &str| CString::new(s).expect("no zero byte");
         match text.split(':').collect::<Vec<_>>()[..] {
             ["kill"] => Fault::Kill,
+            ["count"] => Fault::Count,
             ["look"] => Fault::Look,
             ["exchange", a, b] => Fault::Exchange(c(a), c(b)),
             ["missing", name] => Fault::Missing(name.into()),
@@ -117,6 +119,10 @@ pub fn main(args: &[String]) -> i32 {
                     };
                     let told = || fs::write(report, number.to_string()).expect("report");
                     match &fault {
+                        // the standard library's question, in builds with debug assertions, whether a descriptor is open
+                        Fault::Count
+                            if number == libc::SYS_fcntl && path == libc::F_GETFD as u64 => {}
+                        Fault::Count => append(report, &number.to_string()),
                         Fault::Look => look(pid, &mut seen, report),
                         Fault::Missing(name) if number == libc::SYS_openat => {
                             if path_of(pid, path).rsplit('/').next() == Some(name) {
@@ -185,11 +191,15 @@ fn start(command: &[String]) -> pid_t {
 fn look(pid: pid_t, seen: &mut String, report: &str) {
     let now = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
     if now != *seen {
-        let mut file = OpenOptions::new().create(true).append(true).open(report);
-        let file = file.as_mut().expect("report");
-        writeln!(file, "{now}").expect("report");
+        append(report, &now);
         *seen = now;
     }
+}
+
+fn append(report: &str, line: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(report);
+    let file = file.as_mut().expect("report");
+    writeln!(file, "{line}").expect("report");
 }
 
 /// A path among a process's arguments.

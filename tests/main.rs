@@ -47,6 +47,8 @@ mod rootless;
 mod schema;
 mod seccomp;
 mod security;
+#[cfg(target_arch = "x86_64")]
+mod syscalls;
 mod systemd;
 mod terminal;
 mod update;
@@ -84,6 +86,8 @@ fn tests() -> Vec<Test> {
         ("old_kernel", old_kernel::TESTS),
         #[cfg(target_arch = "x86_64")]
         ("faults", faults::TESTS),
+        #[cfg(target_arch = "x86_64")]
+        ("syscalls", syscalls::TESTS),
     ] {
         all.extend(tests.iter().map(|&(name, run)| Test::new(area, name, run)));
     }

@@ -6,6 +6,7 @@
 use super::Violations;
 use super::cgroup::nodes_given;
 use super::resources::{self, DeviceRule, Write};
+use crate::config;
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Map, Value};
 
@@ -180,9 +181,9 @@ fn typed(tree: &Value) -> Result<LinuxResources, Violations> {
     if tree.is_null() {
         return Ok(LinuxResources::default());
     }
-    serde_path_to_error::deserialize(tree).map_err(|e| {
+    config::typed(tree).map_err(|(path, why)| {
         let mut v = Violations::default();
-        v.add(e.path().to_string(), e.inner().to_string());
+        v.add(path, why);
         v
     })
 }

@@ -3,6 +3,7 @@
 //! Every function is one system call (or the one obvious pair), takes borrowed descriptors, returns owned ones that are
 //! close-on-exec from birth, and fails with an [`Error`] that prints the call with its arguments.
 
+pub mod alloc;
 pub mod bpf;
 pub mod cap;
 pub mod clone;

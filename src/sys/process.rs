@@ -617,6 +617,19 @@ pub fn default_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Gives back the stack that deeper calls have left: a process that waits for long needs none of it. Costs one system call.
+#[inline(never)]
+pub fn trim_stack() {
+    /// More than husk ever uses, less than there is between a stack and the next mapping.
+    const DEEPEST: usize = 512 << 10;
+    const PAGE: usize = 4096; // where pages are larger the kernel refuses, and nothing is lost
+    let here = 0u8;
+    let end = (&raw const here as usize & !(PAGE - 1)) - PAGE;
+    // SAFETY: but for the call of madvise, within a page, nothing of the stack is alive below this function's frame, and nothing else is
+    // mapped so near below it; what is not mapped is passed over.
+    unsafe { libc::madvise((end - DEEPEST) as *mut _, DEEPEST, libc::MADV_DONTNEED) };
+}
+
 /// Makes this process leave by itself at the signals that ask for an end: as pid 1 of a namespace it would ignore them
 /// without a handler. execve takes the handlers away.
 pub fn exit_on_end_signals() {
