@@ -67,7 +67,7 @@ pub fn main(init: Init) {
             // husk is about to leave; pid 1 of a namespace ignores every signal that it has no handler for
             process::exit_on_end_signals();
             log::close();
-            process::trim_stack();
+            process::trim();
             process::block_signals(false)
                 .map_err(Into::into)
                 .and_then(|()| gate::wait(listener))

@@ -617,17 +617,28 @@ pub fn default_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Gives back the stack that deeper calls have left: a process that waits for long needs none of it. Costs one system call.
+/// Gives back what a process that waits for long does not need: the stack that deeper calls have left, and its view of the program,
+/// which comes back from the page cache, and would otherwise be taken down by execve, when somebody waits.
 #[inline(never)]
-pub fn trim_stack() {
-    /// More than husk ever uses, less than there is between a stack and the next mapping.
+pub fn trim() {
+    /// More stack than husk ever uses, less than there is between it and the next mapping.
     const DEEPEST: usize = 512 << 10;
     const PAGE: usize = 4096; // where pages are larger the kernel refuses, and nothing is lost
+    unsafe extern "C" {
+        // the linker's: where the program and its code begin and end
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    let down = |at: usize| at & !(PAGE - 1);
     let here = 0u8;
-    let end = (&raw const here as usize & !(PAGE - 1)) - PAGE;
-    // SAFETY: but for the call of madvise, within a page, nothing of the stack is alive below this function's frame, and nothing else is
-    // mapped so near below it; what is not mapped is passed over.
-    unsafe { libc::madvise((end - DEEPEST) as *mut _, DEEPEST, libc::MADV_DONTNEED) };
+    let stack = down(&raw const here as usize) - PAGE;
+    let begin = &raw const __executable_start as usize;
+    let code = (begin, down(&raw const etext as usize).saturating_sub(begin));
+    for (start, length) in [(stack - DEEPEST, DEEPEST), code] {
+        // SAFETY: but for this call, within a page, nothing of the stack is alive below this function's frame, and nothing else is mapped so
+        // near below it; what is not mapped is passed over. The code is a file's, and never written to.
+        unsafe { libc::madvise(start as *mut _, length, libc::MADV_DONTNEED) };
+    }
 }
 
 /// Makes this process leave by itself at the signals that ask for an end: as pid 1 of a namespace it would ignore them
