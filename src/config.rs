@@ -5,6 +5,7 @@
 
 use anyhow::{Result, anyhow};
 use oci_spec::runtime::{Capability, Process, Spec};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ fn forget_missing_pids_limit(spec: &mut Spec, json: &[u8]) {
         .and_then(|l| l.resources_mut().as_mut());
     let Some(resources) = resources else { return };
     if resources.pids().is_some_and(|p| p.limit() == 0) {
-        let tree: Value = serde_json::from_slice(json).unwrap_or_default();
+        let tree = tree(json).unwrap_or_default();
         if tree
             .pointer("/linux/resources/pids/limit")
             .is_none_or(Value::is_null)
@@ -53,10 +54,11 @@ pub fn parse_resources(json: &[u8]) -> Result<Value> {
     Ok(resources)
 }
 
-/// A config as a JSON tree, with its fields spelt as the spec has them.
+/// A config as a JSON tree, with its fields spelt as the spec has them. What follows the tree is not read, as with runc.
 pub fn tree(json: &[u8]) -> Result<Value> {
-    let mut tree: Value =
-        serde_json::from_slice(json).map_err(|e| anyhow!("is not valid JSON: {e}"))?;
+    let mut values = serde_json::Deserializer::from_slice(json);
+    let mut tree =
+        Value::deserialize(&mut values).map_err(|e| anyhow!("is not valid JSON: {e}"))?;
     drop_nulls(&mut tree);
     let Value::Object(fields) = &mut tree else {
         return Err(anyhow!("is not a JSON object"));
@@ -74,6 +76,9 @@ fn parse<T: DeserializeOwned>(
         return Ok(good);
     }
     let mut tree = tree(json)?;
+    if !ends(json) {
+        warnings.push("what follows the JSON object is not read".into());
+    }
     if let Value::Object(fields) = &mut tree {
         mend(fields, warnings);
     }
@@ -139,6 +144,11 @@ fn path_before(json: &str, end: usize) -> String {
         }
     }
     path
+}
+
+/// Whether a text that begins with a JSON value is that value alone.
+fn ends(json: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok()
 }
 
 /// What runc's message has that is looked for in it, where a field is wrong by its form alone.
@@ -217,14 +227,22 @@ fn spell_all_as_known(tree: &mut Value) {
     }
 }
 
-/// A field of null is as good as none, in Go and so in what engines write.
+/// A field of null is as good as none, in Go and so in what engines write; in a list of strings it is an empty one.
 fn drop_nulls(tree: &mut Value) {
     match tree {
         Value::Object(fields) => {
             fields.retain(|_, value| !value.is_null());
             fields.values_mut().for_each(drop_nulls);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Array(items) => {
+            if items.iter().all(|item| item.is_null() || item.is_string()) {
+                items
+                    .iter_mut()
+                    .filter(|item| item.is_null())
+                    .for_each(|item| *item = "".into());
+            }
+            items.iter_mut().for_each(drop_nulls);
+        }
         _ => {}
     }
 }
@@ -433,10 +451,6 @@ mod tests {
                 "{\n\"a\": x}",
                 "is not valid JSON: expected value at line 2 column 6",
             ),
-            (
-                "{} {}",
-                "is not valid JSON: trailing characters at line 1 column 4",
-            ),
             ("\"text\"", "is not a JSON object"),
         ] {
             let found = parse_spec(text.as_bytes(), &mut Vec::new()).unwrap_err();
@@ -447,6 +461,16 @@ mod tests {
             found.to_string(),
             "is not valid JSON: EOF while parsing an object at line 1 column 9"
         );
+    }
+
+    #[test]
+    fn what_follows_is_not_read() {
+        let mut warnings = Vec::new();
+        let text = br#"{"ociVersion": "1.0.0", "linux": {"resources": {"pids": {"limit": 0}}}} x"#;
+        let spec = parse_spec(text, &mut warnings).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.pids().map(|p| p.limit()), Some(0));
+        assert_eq!(warnings, ["what follows the JSON object is not read"]);
     }
 
     #[test]
@@ -552,11 +576,13 @@ mod tests {
             "root": {"path": null},
             "hooks": null,
             "mounts": [{"destination": "/x", "type": null, "options": null}],
-            "process": {"user": null, "args": ["a"], "env": null, "capabilities": null},
+            "process": {"user": null, "args": ["a", null], "env": null, "capabilities": null},
             "linux": {"timeOffsets": null, "cgroupsPath": null, "uidMappings": [{"containerID": null}]},
         }));
         assert_eq!(spec.version(), "");
-        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.user().uid(), 0);
+        assert_eq!(process.args().as_ref().unwrap(), &["a", ""]);
     }
 
     #[test]

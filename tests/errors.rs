@@ -126,7 +126,7 @@ fn version_is_refused() {
         .set("/ociVersion", json!("7.0.0"))
         .refused(&["7.0.0"]);
     Bundle::new()
-        .set("/ociVersion", json!(""))
+        .set("/ociVersion", json!("2.0.0-rc1"))
         .refused(&["version"]);
 }
 
@@ -171,13 +171,13 @@ fn several_at_once() {
         .set("/process/oomScoreAdj", json!(5000))
         .set("/linux/sysctl", json!({"kernel.panic": "1"}))
         .push("/linux/namespaces", json!({"type": "pid"}))
-        .set("/hooks/poststop", json!([{"path": "relative"}]));
+        .set("/hooks/poststop", json!([{"path": "/x", "timeout": 0}]));
     b.refused(&[
         "process.cwd",
         "process.oomScoreAdj",
         "linux.sysctl",
         "linux.namespaces[6]",
-        "hooks.poststop[0].path",
+        "hooks.poststop[0].timeout",
     ]);
 }
 
@@ -198,10 +198,10 @@ fn violations_have_paths() {
         ),
         (
             "/linux/maskedPaths",
-            json!(["relative"]),
+            json!(["/\u{0}"]),
             "linux.maskedPaths[0]",
         ),
-        ("/linux/cgroupsPath", json!("../x"), "linux.cgroupsPath"),
+        ("/linux/cgroupsPath", json!("/"), "linux.cgroupsPath"),
         (
             "/linux/uidMappings",
             json!([{"containerID": 0, "hostID": 0, "size": 0}]),
@@ -209,7 +209,7 @@ fn violations_have_paths() {
         ),
         (
             "/linux/devices",
-            json!([{"path": "/dev/x", "type": "c"}]),
+            json!([{"path": "/", "type": "p"}]),
             "linux.devices[0]",
         ),
     ] {

@@ -288,7 +288,7 @@ fn missing_is_reported() {
 }
 
 fn relative_path_is_refused() {
-    let b = bundle().hook("createRuntime", json!({"path": "bin/true"}));
+    let b = bundle().hook("createContainer", json!({"path": "bin/true"}));
     b.refused(&["bin/true"]);
 }
 

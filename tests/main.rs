@@ -37,6 +37,7 @@ mod mounts;
 mod namespaces;
 mod nested;
 mod net_devices;
+mod odd;
 #[cfg(target_arch = "x86_64")]
 mod old_kernel;
 mod output;
@@ -80,6 +81,7 @@ fn tests() -> Vec<Test> {
         ("rootless", rootless::TESTS),
         ("schema", schema::TESTS),
         ("errors", errors::TESTS),
+        ("odd", odd::TESTS),
         ("output", output::TESTS),
         ("races", races::TESTS),
         #[cfg(target_arch = "x86_64")]

@@ -104,7 +104,10 @@ pub fn check(spec: &Spec, v: &mut Violations) {
     keys.sort();
     for key in keys {
         if key.is_empty() {
-            v.add("annotations", "has an empty key; name it");
+            v.warn(
+                "annotations",
+                "has an empty key, which the specification does not allow",
+            );
         } else if key.starts_with("dev.husk.") && !known().any(|k| k == key) {
             let all: Vec<&str> = known().collect();
             v.add(
@@ -127,10 +130,14 @@ mod tests {
         let fine =
             json!({"com.example.key": "", "dev.huskies": "1", "dev.husk.overlay.tmpfs": "true"});
         good(|v| check(&spec(json!({"annotations": fine})), v));
-        let bad = json!({"dev.husk.overlay.uper": "x", "": "y"});
+        let unnamed = spec(json!({"annotations": {"": "y"}}));
+        assert_eq!(
+            warned(|v| check(&unnamed, v)).1,
+            ["annotations: has an empty key, which the specification does not allow"]
+        );
+        let bad = json!({"dev.husk.overlay.uper": "x"});
         let found = faults(|v| check(&spec(json!({"annotations": bad})), v));
-        let want = "annotations: has an empty key; name it\n\
-             annotations[\"dev.husk.overlay.uper\"]: is none of husk's annotations; use dev.husk.overlay.lower, \
+        let want = "annotations[\"dev.husk.overlay.uper\"]: is none of husk's annotations; use dev.husk.overlay.lower, \
              dev.husk.overlay.upper, dev.husk.overlay.work, dev.husk.overlay.tmpfs, ";
         assert!(found.starts_with(want), "{found}");
         assert!(found.ends_with(", dev.husk.io.latency"), "{found}");

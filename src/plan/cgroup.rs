@@ -2,6 +2,7 @@
 
 use super::mounts::{Mount, Source, attr};
 use super::namespaces::{Kind as Namespace, Namespaces};
+use super::paths::clean;
 use super::resources::{self, DeviceRule, Write};
 use super::systemd::{self, Unit};
 use super::users::IdMaps;
@@ -161,23 +162,25 @@ fn path(
         out.extend(normal(parent));
     }
     let named = given.unwrap_or(Path::new(id));
+    // as runc has it: ".." goes up by name, and never above where the path starts
+    let cleaned = clean(named);
     if named.components().any(|c| c == Component::ParentDir) {
-        v.add(
+        v.warn(
             "linux.cgroupsPath",
-            format!("is '{}', which must not hold '..'", named.display()),
+            &format!("is '{}', taken as '{}'", named.display(), cleaned.display()),
         );
     }
     if looks_like_systemd(named) {
-        v.add(
+        v.warn(
             "linux.cgroupsPath",
-            format!(
-                "is '{}', which is systemd's slice:prefix:name; give --systemd-cgroup, or a path such as /machine/{id}",
+            &format!(
+                "is '{}', which looks like systemd's slice:prefix:name; without --systemd-cgroup it is the name of a directory",
                 named.display()
             ),
         );
     }
     let before = out.clone();
-    out.extend(normal(named));
+    out.extend(normal(&cleaned));
     if out == before {
         v.add(
             "linux.cgroupsPath",
@@ -314,19 +317,31 @@ mod tests {
     }
 
     #[test]
+    fn odd_paths_are_taken_as_runc_does() {
+        for (given, taken, warning) in [
+            ("/a/../b", "b", "is '/a/../b', taken as '/b'"),
+            ("../b", "a/b", "is '../b', taken as '/b'"),
+            ("x/../../../b", "a/b", "is 'x/../../../b', taken as '/b'"),
+            (
+                "system.slice:docker:id",
+                "a/system.slice:docker:id",
+                "is 'system.slice:docker:id', which looks like systemd's slice:prefix:name; without --systemd-cgroup it is the name of a directory",
+            ),
+        ] {
+            let mut v = Violations::default();
+            let found = path(Some(Path::new(given)), "id", Some(&mount("a/b")), &mut v);
+            assert_eq!(found, Path::new(taken));
+            assert_eq!(v.take_warnings(), [format!("linux.cgroupsPath: {warning}")]);
+            assert_eq!(v.to_string(), "");
+        }
+    }
+
+    #[test]
     fn paths_refused() {
         let cases = [
             (
-                "/a/../b",
-                "linux.cgroupsPath: is '/a/../b', which must not hold '..'",
-            ),
-            (
-                "../b",
-                "linux.cgroupsPath: is '../b', which must not hold '..'",
-            ),
-            (
-                "system.slice:docker:id",
-                "linux.cgroupsPath: is 'system.slice:docker:id', which is systemd's slice:prefix:name; give --systemd-cgroup, or a path such as /machine/id",
+                "/a/..",
+                "linux.cgroupsPath: is '/a/..', the root of the hierarchy, which takes no limits; name a cgroup below it",
             ),
             (
                 "/",

@@ -146,12 +146,20 @@ fn node(device: &LinuxDevice, at: &str, bind: bool, v: &mut Violations) -> Optio
         }
     };
     let path = device.path();
+    if path.as_os_str().is_empty() {
+        v.warn(at, "has no path, and is not made");
+        return None;
+    }
     if !path.is_absolute() {
-        v.add(
-            format!("{at}.path"),
-            format!("'{}' is not an absolute path", path.display()),
+        v.warn(
+            &format!("{at}.path"),
+            &format!(
+                "'{}' is relative; it is taken from the container's root",
+                path.display()
+            ),
         );
-    } else if clean(path) == Path::new("/") {
+    }
+    if clean(path) == Path::new("/") {
         v.add(format!("{at}.path"), "is the root directory");
     }
     v.cstring(&format!("{at}.path"), path);
@@ -162,15 +170,11 @@ fn node(device: &LinuxDevice, at: &str, bind: bool, v: &mut Violations) -> Optio
             number(device.minor(), MINOR_MAX, &format!("{at}.minor"), v),
         ),
     };
-    // character device 0:0 is overlayfs's mark for a deleted file
     if kind != Kind::Fifo && (major, minor) == (0, 0) && !bind {
-        v.add(
-            at,
-            "is device 0:0, which there is none of; give major and minor",
-        );
+        v.warn(at, "is device 0:0, which there is none of");
     }
     Some(Device {
-        path: path.clone(),
+        path: Path::new("/").join(path),
         kind,
         major,
         minor,
@@ -265,6 +269,31 @@ mod tests {
     }
 
     #[test]
+    fn odd_devices_are_taken_as_runc_does() {
+        for (device, path, warning) in [
+            (
+                json!({"path": "dev/x", "type": "p"}),
+                "/dev/x",
+                "[0].path: 'dev/x' is relative; it is taken from the container's root",
+            ),
+            (
+                json!({"path": "/dev/x", "type": "c"}),
+                "/dev/x",
+                "[0]: is device 0:0, which there is none of",
+            ),
+            (
+                json!({"path": "", "type": "c", "major": 1, "minor": 3}),
+                "/dev/tty", // the last of the defaults
+                "[0]: has no path, and is not made",
+            ),
+        ] {
+            let (devices, warnings) = warned(|v| run(json!([device]), v));
+            assert_eq!(devices.nodes.last().unwrap().path, Path::new(path));
+            assert_eq!(warnings, [format!("linux.devices{warning}")]);
+        }
+    }
+
+    #[test]
     fn bad_devices_are_refused() {
         for (device, fault) in [
             (
@@ -272,16 +301,8 @@ mod tests {
                 "[0].type: 'a' is for rules, not for a node; use b, c, u or p",
             ),
             (
-                json!({"path": "dev/x", "type": "p"}),
-                "[0].path: 'dev/x' is not an absolute path",
-            ),
-            (
                 json!({"path": "/.", "type": "p"}),
                 "[0].path: is the root directory",
-            ),
-            (
-                json!({"path": "/dev/x", "type": "c"}),
-                "[0]: is device 0:0, which there is none of; give major and minor",
             ),
             (
                 json!({"path": "/dev/x", "type": "c", "major": 4096, "minor": 1}),

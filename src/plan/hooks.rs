@@ -3,7 +3,7 @@
 use super::Violations;
 use oci_spec::runtime::{self as oci, Spec};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Kept in state.json for those that later commands run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,36 +28,51 @@ pub struct Hooks {
 }
 
 /// The hooks of a config.
-pub fn plan(spec: &Spec, v: &mut Violations) -> Hooks {
+pub fn plan(spec: &Spec, bundle: &Path, v: &mut Violations) -> Hooks {
     let Some(hooks) = spec.hooks() else {
         return Hooks::default();
     };
     #[allow(deprecated)] // the spec still wants prestart hooks run
     let prestart = hooks.prestart();
     Hooks {
-        prestart: list(prestart, "prestart", v),
-        create_runtime: list(hooks.create_runtime(), "createRuntime", v),
-        create_container: list(hooks.create_container(), "createContainer", v),
-        start_container: list(hooks.start_container(), "startContainer", v),
-        poststart: list(hooks.poststart(), "poststart", v),
-        poststop: list(hooks.poststop(), "poststop", v),
+        prestart: list(prestart, "prestart", Some(bundle), v),
+        create_runtime: list(hooks.create_runtime(), "createRuntime", Some(bundle), v),
+        create_container: list(hooks.create_container(), "createContainer", None, v),
+        start_container: list(hooks.start_container(), "startContainer", None, v),
+        poststart: list(hooks.poststart(), "poststart", Some(bundle), v),
+        poststop: list(hooks.poststop(), "poststop", Some(bundle), v),
     }
 }
 
-fn list(hooks: &Option<Vec<oci::Hook>>, kind: &str, v: &mut Violations) -> Vec<Hook> {
+/// `bundle` is where those run that husk itself runs.
+fn list(
+    hooks: &Option<Vec<oci::Hook>>,
+    kind: &str,
+    bundle: Option<&Path>,
+    v: &mut Violations,
+) -> Vec<Hook> {
     let hooks = hooks.iter().flatten().enumerate();
     hooks
-        .map(|(i, hook)| one(hook, &format!("hooks.{kind}[{i}]"), v))
+        .map(|(i, hook)| one(hook, &format!("hooks.{kind}[{i}]"), bundle, v))
         .collect()
 }
 
-fn one(hook: &oci::Hook, at: &str, v: &mut Violations) -> Hook {
+fn one(hook: &oci::Hook, at: &str, bundle: Option<&Path>, v: &mut Violations) -> Hook {
     let path = hook.path();
-    if !path.is_absolute() {
-        v.add(
+    match bundle {
+        _ if path.is_absolute() => {}
+        // as with runc
+        Some(_) if !path.as_os_str().is_empty() => v.warn(
+            &format!("{at}.path"),
+            &format!(
+                "'{}' is relative; it is taken from the bundle",
+                path.display()
+            ),
+        ),
+        _ => v.add(
             format!("{at}.path"),
             format!("'{}' is not an absolute path", path.display()),
-        );
+        ),
     }
     v.cstring(&format!("{at}.path"), path);
     let args = hook.args().clone().filter(|a| !a.is_empty());
@@ -69,7 +84,7 @@ fn one(hook: &oci::Hook, at: &str, v: &mut Violations) -> Hook {
         }
     }
     Hook {
-        path: path.clone(),
+        path: bundle.map_or_else(|| path.clone(), |bundle| bundle.join(path)),
         args,
         env,
         timeout: hook
@@ -79,16 +94,13 @@ fn one(hook: &oci::Hook, at: &str, v: &mut Violations) -> Hook {
 }
 
 fn timeout(seconds: i64, at: &str, v: &mut Violations) -> u32 {
-    match u32::try_from(seconds) {
-        Ok(seconds) if seconds > 0 => seconds,
-        _ => {
-            v.add(
-                at,
-                format!("{seconds} is not a number of seconds above 0; remove it for no limit"),
-            );
-            0
-        }
+    if seconds <= 0 {
+        v.add(
+            at,
+            format!("{seconds} is not a number of seconds above 0; remove it for no limit"),
+        );
     }
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -112,7 +124,7 @@ mod tests {
             let hook = json!({"path": format!("/{kind}"), "args": [kind, "x"], "env": [format!("K={kind}")], "timeout": i});
             all.insert(kind.into(), json!([hook]));
         }
-        let h = good(|v| plan(&spec(json!({ "hooks": all })), v));
+        let h = good(|v| plan(&spec(json!({ "hooks": all })), Path::new("/bundle"), v));
         let lists = [
             h.prestart,
             h.create_runtime,
@@ -142,7 +154,7 @@ mod tests {
             "poststart": [{"path": "/f", "timeout": 5}],
             "poststop": [{"path": "/g"}],
         }}));
-        let hooks = good(|v| plan(&spec, v));
+        let hooks = good(|v| plan(&spec, Path::new("/bundle"), v));
         let hook = |path: &str, args: &[&str]| Hook {
             path: path.into(),
             args: args.iter().map(|a| a.to_string()).collect(),
@@ -160,12 +172,30 @@ mod tests {
     }
 
     #[test]
+    fn those_that_run_in_the_bundle_may_be_relative_to_it() {
+        let hook = json!([{"path": "bin/x", "timeout": 5_000_000_000u64}]);
+        let config = spec(json!({"hooks": {"prestart": hook}}));
+        let (hooks, warnings) = warned(|v| plan(&config, Path::new("/bundle"), v));
+        assert_eq!(hooks.prestart[0].path, Path::new("/bundle/bin/x"));
+        assert_eq!(hooks.prestart[0].args, ["bin/x"]);
+        assert_eq!(hooks.prestart[0].timeout, Some(u32::MAX));
+        assert_eq!(
+            warnings,
+            ["hooks.prestart[0].path: 'bin/x' is relative; it is taken from the bundle"]
+        );
+        let config = spec(
+            json!({"hooks": {"startContainer": [{"path": "bin/x"}], "poststop": [{"path": ""}]}}),
+        );
+        assert_eq!(
+            faults(|v| plan(&config, Path::new("/bundle"), v)),
+            "hooks.startContainer[0].path: 'bin/x' is not an absolute path\n\
+             hooks.poststop[0].path: '' is not an absolute path"
+        );
+    }
+
+    #[test]
     fn bad_hooks_are_refused() {
         for (hook, fault) in [
-            (
-                json!({"path": "bin/x"}),
-                "hooks.poststop[0].path: 'bin/x' is not an absolute path",
-            ),
             (
                 json!({"path": "/x", "timeout": 0}),
                 "hooks.poststop[0].timeout: 0 is not a number of seconds above 0; remove it for no limit",
@@ -180,7 +210,7 @@ mod tests {
             ),
         ] {
             let spec = spec(json!({"hooks": {"poststop": [hook]}}));
-            assert_eq!(faults(|v| plan(&spec, v)), fault);
+            assert_eq!(faults(|v| plan(&spec, Path::new("/bundle"), v)), fault);
         }
     }
 }

@@ -112,7 +112,7 @@ impl Plan {
             &mut v,
         );
         let intel_rdt = intel_rdt::plan(spec, host, &options.id, &mut v);
-        let hooks = hooks::plan(spec, &mut v);
+        let hooks = hooks::plan(spec, &options.bundle, &mut v);
         let personality = process::personality(spec, &mut v);
         let memory_policy = memory_policy::plan(spec, &mut v);
         let mut process = spec
@@ -286,8 +286,8 @@ mod tests {
         config["process"]["cwd"] = "x".into();
         config["mounts"][3]["destination"] = "/proc/x".into();
         config["linux"]["sysctl"] = serde_json::json!({"vm.swappiness": "1"});
-        config["linux"]["cgroupsPath"] = "../up".into();
-        config["hooks"] = serde_json::json!({"poststop": [{"path": "x"}]});
+        config["linux"]["cgroupsPath"] = "/..".into();
+        config["hooks"] = serde_json::json!({"createContainer": [{"path": "x"}]});
         config["annotations"] = serde_json::json!({"dev.husk.x": ""});
         let found = Plan::new(&spec(config), &host(), &options())
             .unwrap_err()
@@ -301,7 +301,7 @@ mod tests {
                 "mounts[3].destination",
                 "linux.sysctl[\"vm.swappiness\"]",
                 "linux.cgroupsPath",
-                "hooks.poststop[0].path",
+                "hooks.createContainer[0].path",
                 "process.cwd",
                 "annotations[\"dev.husk.x\"]",
             ]
@@ -423,15 +423,14 @@ mod tests {
     #[test]
     fn the_specifications_good_configs_are_accepted() {
         for (name, json) in examples("good") {
-            // good by their form; but they would change the host, are of before 1.0.0, or ask for cgroup v1
+            // good by their form; but they would change the host
             let fault = match name.as_str() {
-                "freebsd-example.json" => {
+                "freebsd-example.json" | "zos-example.json" => {
                     "hostname: 'slartibartfast' would be set for the whole host"
                 }
                 "linux-netdevice.json" => {
                     "linux.netDevices: unable to move network devices without a NET"
                 }
-                "spec-example.json" | "zos-example.json" => "ociVersion: is '0.5.0-dev'",
                 _ => "",
             };
             let found = wrong(&json).unwrap_or_default();

@@ -490,10 +490,11 @@ fn source(
         parsed.bind = Some(false);
     }
     if parsed.copy_up && (fstype != "tmpfs" || parsed.bind.is_some()) {
-        v.add(
-            format!("mounts[{index}].options"),
-            "tmpcopyup is for type tmpfs; remove it",
+        v.warn(
+            &format!("mounts[{index}].options"),
+            "tmpcopyup is for type tmpfs, and has no effect",
         );
+        parsed.copy_up = false;
     }
     if let Some(recursive) = parsed.bind {
         no_data(parsed, index, v);
@@ -916,10 +917,6 @@ mod tests {
             (
                 bind(json!(["bind", "mode=755"])),
                 "mounts[0].options: 'mode' is for a new file system, and this is a bind mount; remove it",
-            ),
-            (
-                bind(json!(["bind", "tmpcopyup"])),
-                "mounts[0].options: tmpcopyup is for type tmpfs; remove it",
             ),
             (
                 bind(json!(["bind", "idmap"])),

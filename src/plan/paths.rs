@@ -36,11 +36,18 @@ fn list(
     let mut list: Vec<PathBuf> = Vec::with_capacity(paths.len());
     for (i, path) in paths.iter().enumerate() {
         let at = format!("{at}[{i}]");
+        if path.is_empty() {
+            v.warn(&at, "is empty, and ignored");
+            continue;
+        }
         if !path.starts_with('/') {
-            v.add(&at, format!("'{path}' is not an absolute path"));
+            v.warn(
+                &at,
+                &format!("'{path}' is relative; it is taken from the container's root"),
+            );
         }
         v.cstring(&at, path);
-        let path = PathBuf::from(path);
+        let path = Path::new("/").join(path);
         if !list.contains(&path) {
             list.push(path);
         }
@@ -96,13 +103,27 @@ mod tests {
     }
 
     #[test]
-    fn bad_paths_are_refused() {
-        let relative = linux(json!({"maskedPaths": ["/a", "b"], "readonlyPaths": ["", "/\u{0}"]}));
+    fn relative_paths_start_at_the_root() {
+        let spec = linux(json!({"maskedPaths": ["/a", "b", "a"], "readonlyPaths": [""]}));
+        let ((masked, readonly), warnings) = warned(|v| run(&spec, v));
+        assert_eq!(masked, ["/a", "/b"].map(PathBuf::from));
+        assert_eq!(readonly, Vec::<PathBuf>::new());
         assert_eq!(
-            faults(|v| run(&relative, v)),
-            "linux.maskedPaths[1]: 'b' is not an absolute path\n\
-             linux.readonlyPaths[0]: '' is not an absolute path\n\
-             linux.readonlyPaths[1]: holds a NUL character; remove it"
+            warnings,
+            [
+                "linux.maskedPaths[1]: 'b' is relative; it is taken from the container's root",
+                "linux.maskedPaths[2]: 'a' is relative; it is taken from the container's root",
+                "linux.readonlyPaths[0]: is empty, and ignored",
+            ]
+        );
+    }
+
+    #[test]
+    fn bad_paths_are_refused() {
+        let null = linux(json!({"readonlyPaths": ["/a", "/\u{0}"]}));
+        assert_eq!(
+            faults(|v| run(&null, v)),
+            "linux.readonlyPaths[1]: holds a NUL character; remove it"
         );
         let shared = linux(json!({"namespaces": [], "readonlyPaths": ["/a"], "maskedPaths": []}));
         assert_eq!(

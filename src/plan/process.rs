@@ -192,11 +192,11 @@ fn cwd(process: &oci::Process, at: &str, v: &mut Violations) -> CString {
 fn console_size(size: &oci::Box, at: &str, v: &mut Violations) -> (u16, u16) {
     let mut side = |value: u64, field: &str| {
         u16::try_from(value).unwrap_or_else(|_| {
-            v.add(
-                format!("{at}.{field}"),
-                format!("{value} is above {}, the most a terminal has", u16::MAX),
+            v.warn(
+                &format!("{at}.{field}"),
+                &format!("{value} is above {}, the most a terminal has", u16::MAX),
             );
-            0
+            u16::MAX
         })
     };
     (side(size.height(), "height"), side(size.width(), "width"))
@@ -240,8 +240,13 @@ fn groups(user: &oci::User, users: Option<&IdMaps>, at: &str, v: &mut Violations
 
 fn umask(umask: Option<u32>, at: &str, v: &mut Violations) -> u32 {
     let umask = umask.unwrap_or(0o022);
-    in_range(umask, 0, 0o777, at, v);
-    umask
+    if umask > 0o777 {
+        v.warn(
+            at,
+            &format!("{umask:#o} has more than permission bits; the rest is left out"),
+        );
+    }
+    umask & 0o777
 }
 
 fn in_range<N: PartialOrd + std::fmt::Display>(
@@ -392,7 +397,18 @@ fn resource(kind: PosixRlimitType) -> u32 {
 fn scheduler(s: &oci::Scheduler, at: &str, v: &mut Violations) -> Scheduler {
     let policy = *s.policy();
     let nice = s.nice().unwrap_or(0);
-    in_range(nice, -20, 19, &format!("{at}.nice"), v);
+    let niced = matches!(
+        policy,
+        LinuxSchedulerPolicy::SchedOther | LinuxSchedulerPolicy::SchedBatch
+    );
+    if niced {
+        in_range(nice, -20, 19, &format!("{at}.nice"), v);
+    } else if nice != 0 {
+        v.warn(
+            &format!("{at}.nice"),
+            &format!("has no effect with {policy}"),
+        );
+    }
     let priority = s.priority().unwrap_or(0);
     let real_time = matches!(
         policy,
@@ -404,12 +420,6 @@ fn scheduler(s: &oci::Scheduler, at: &str, v: &mut Violations) -> Scheduler {
         v.add(
             format!("{at}.priority"),
             format!("{policy} has none; use nice, or SCHED_FIFO or SCHED_RR"),
-        );
-    }
-    if nice != 0 && (real_time || policy == LinuxSchedulerPolicy::SchedDeadline) {
-        v.warn(
-            &format!("{at}.nice"),
-            &format!("has no effect with {policy}"),
         );
     }
     let (runtime, deadline, period) = (
@@ -602,6 +612,26 @@ mod tests {
     }
 
     #[test]
+    fn odd_fields_are_taken_as_runc_does() {
+        let odd = parse(json!({
+            "user": {"umask": 0o7022},
+            "terminal": true,
+            "consoleSize": {"height": 1, "width": 65536},
+            "scheduler": {"policy": "SCHED_IDLE", "nice": 99},
+        }));
+        let (p, warnings) = warned(|v| plan(&odd, "", None, v));
+        assert_eq!((p.umask, p.console_size), (0o022, Some((1, 65535))));
+        assert_eq!(
+            warnings,
+            [
+                "consoleSize.width: 65536 is above 65535, the most a terminal has",
+                "user.umask: 0o7022 has more than permission bits; the rest is left out",
+                "scheduler.nice: has no effect with SCHED_IDLE",
+            ]
+        );
+    }
+
+    #[test]
     fn bad_fields_are_refused() {
         for (fields, fault) in [
             (
@@ -645,16 +675,8 @@ mod tests {
                 "user.additionalGids[1]: 4294967295 is no id",
             ),
             (
-                json!({"user": {"umask": 512}}),
-                "user.umask: 512 is not between 0 and 511",
-            ),
-            (
                 json!({"oomScoreAdj": 1001}),
                 "oomScoreAdj: 1001 is not between -1000 and 1000",
-            ),
-            (
-                json!({"terminal": true, "consoleSize": {"height": 1, "width": 65536}}),
-                "consoleSize.width: 65536 is above 65535, the most a terminal has",
             ),
         ] {
             let process = parse(fields);
@@ -823,7 +845,7 @@ mod tests {
     #[test]
     fn schedulers() {
         let run = |fields: Value| one(json!({ "scheduler": fields })).scheduler.unwrap();
-        for (policy, number) in [("OTHER", 0), ("BATCH", 3), ("IDLE", 5)] {
+        for (policy, number) in [("OTHER", 0), ("BATCH", 3)] {
             let s = run(json!({"policy": format!("SCHED_{policy}"), "nice": 19}));
             assert_eq!((s.policy, s.nice, s.priority), (number, 19, 0), "{policy}");
         }

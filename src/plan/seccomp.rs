@@ -179,9 +179,9 @@ fn listener(seccomp: &LinuxSeccomp, notifies: bool, v: &mut Violations) -> Optio
     let metadata = seccomp.listener_metadata().clone();
     let metadata = metadata.filter(|m| !m.is_empty());
     if path.is_none() && metadata.is_some() {
-        v.add(
-            format!("{AT}.listenerMetadata"),
-            "is for the agent at listenerPath; set that too",
+        v.warn(
+            &format!("{AT}.listenerMetadata"),
+            "is for the agent at listenerPath, and has no effect without",
         );
     }
     if !notifies {
@@ -363,7 +363,10 @@ fn add_entry<'a>(
 
 fn check_names(entry: &LinuxSyscall, at: &str, v: &mut Violations) {
     if entry.names().is_empty() {
-        v.add(format!("{at}.names"), "names no system call; add one");
+        v.warn(
+            &format!("{at}.names"),
+            "names no system call: the rule has no effect",
+        );
     }
     for (i, name) in entry.names().iter().enumerate() {
         let field = || format!("{at}.names[{i}]");
@@ -493,9 +496,12 @@ mod tests {
         let unused = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "x"});
         assert_eq!(good(|v| planned(unused, v)).unwrap().listener, None);
         let alone = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "words"});
+        let (_, warnings) = warned(|v| planned(alone, v));
         assert_eq!(
-            fault(alone),
-            "linux.seccomp.listenerMetadata: is for the agent at listenerPath; set that too"
+            warnings,
+            [
+                "linux.seccomp.listenerMetadata: is for the agent at listenerPath, and has no effect without"
+            ]
         );
     }
 
@@ -556,9 +562,10 @@ mod tests {
             rule(json!({"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": args})),
             "linux.seccomp.syscalls[0].args[0].index: is 6, system calls have arguments 0 to 5"
         );
+        let none = with_rules(json!([{"names": [], "action": "SCMP_ACT_ERRNO"}]));
         assert_eq!(
-            rule(json!({"names": [], "action": "SCMP_ACT_ERRNO"})),
-            "linux.seccomp.syscalls[0].names: names no system call; add one"
+            warned(|v| planned(none, v)).1,
+            ["linux.seccomp.syscalls[0].names: names no system call: the rule has no effect"]
         );
         assert_eq!(
             rule(json!({"names": [""], "action": "SCMP_ACT_ERRNO"})),

@@ -52,19 +52,22 @@ impl Violations {
         }
     }
 
-    /// The spec wants SemVer and a runtime to refuse a major version that it does not know.
+    /// The spec wants SemVer and a runtime to refuse a major version that it does not know. runc looks at none, and there are configs
+    /// without or with an older one: only one that may mean what husk cannot know is refused.
     pub fn version(&mut self, version: &str) {
+        const AT: &str = "ociVersion";
         let mut parts = version.split(['.', '-', '+']);
         let mut number = || parts.next().and_then(|p| p.parse::<u32>().ok());
         match (number(), number(), number()) {
             (Some(1), Some(_), Some(_)) => {}
-            (Some(_), Some(_), Some(_)) => self.add(
-                "ociVersion",
+            (Some(2..), ..) => self.add(
+                AT,
                 format!("is '{version}', husk knows 1.0.0 to 1.3.0; use a 1.x config"),
             ),
-            _ => self.add(
-                "ociVersion",
-                format!("is '{version}', not a version such as 1.2.1"),
+            (Some(0), ..) => self.warn(AT, &format!("is '{version}', read as if it were 1.0.0")),
+            _ => self.warn(
+                AT,
+                &format!("is '{version}', not a version such as 1.2.1; read as if it were 1.0.0"),
             ),
         }
     }
