@@ -19,6 +19,7 @@ tests![
     env_home_is_kept,
     ids_default,
     ids_given,
+    groups_are_kept,
     ids_by_umask,
     cwd_is_made,
     cwd_relative_is_refused,
@@ -217,6 +218,31 @@ fn ids_given() {
         .json();
     let want = json!({"uid": [1000, 1000, 1000], "gid": [1001, 1001, 1001], "groups": [7, 50], "umask": "0022"});
     assert_eq!(ids, want);
+}
+
+/// As rootless Podman wants it: no user namespace maps the groups by which a user gets at files.
+fn groups_are_kept() {
+    husk_only("runc has no annotations of crun's");
+    let kept = |value: &str, b: Bundle| {
+        let b = b.set(
+            "/annotations",
+            json!({"run.oci.keep_original_groups": value}),
+        );
+        let c = b.payload(&["ids"]).container();
+        let mut cmd = c.cmd("run", &[]);
+        let groups = || Ok(nix::unistd::setgroups(&[7.into(), 50.into()])?);
+        // SAFETY: one system call.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(cmd.command(), groups) };
+        cmd.run().ok()
+    };
+    let b = || Bundle::new().set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    assert_eq!(kept("1", b()).json()["groups"], json!([7, 50]));
+    assert_eq!(kept("0", b()).json()["groups"], json!([]));
+    let o = kept("1", b().set("/process/user/additionalGids", json!([9])));
+    assert_eq!(o.json()["groups"], json!([7, 50]));
+    let warning =
+        "process.user.additionalGids: are not set, because of run.oci.keep_original_groups";
+    assert!(o.err.contains(warning), "{o}");
 }
 
 fn ids_by_umask() {

@@ -20,6 +20,7 @@ tests![
     exec_pause_ps_kill,
     out_of_memory_leaves_nothing,
     failed_create_leaves_nothing,
+    used_cgroup_is_refused,
     killed_runtime_is_cleaned_up,
     scope_that_is_gone_can_be_deleted,
     two_hundred_leave_nothing,
@@ -398,6 +399,7 @@ fn out_of_memory_leaves_nothing() {
         .payload(&["alloc", "60"]);
     let s = Scope::new(&b);
     s.run(&b, &[]).exits(128 + 9);
+    // a failed one, which stays until somebody has seen it: who deletes the container has
     wait_until("systemd has noticed", || s.show("LoadState") == "not-found");
     s.is_gone();
 }
@@ -416,6 +418,22 @@ fn failed_create_leaves_nothing() {
     let s = Scope::new(&b);
     assert_ne!(s.run(&b, &[]).code, 0);
     wait_until("systemd has noticed", || s.show("LoadState") == "not-found");
+}
+
+fn used_cgroup_is_refused() {
+    needs(&[Systemd]);
+    let b = Bundle::new();
+    let first = Scope::start(&b);
+    // the second one's bundle is the first one's, and so is its cgroup
+    let second = Scope {
+        id: format!("{}{}", process::id_prefix(), process::serial()),
+        path: first.path.clone(),
+        out: None,
+    };
+    second
+        .run(&b, &["--detach"])
+        .fails(1, &["container's cgroup is not empty"]);
+    assert_eq!(first.cmd("state").run().ok().json()["status"], "running");
 }
 
 /// `create` is killed while a hook runs: there is a unit, and a record without an end.

@@ -23,6 +23,7 @@ tests![
     pty_ends_with_the_container,
     in_a_user_namespace,
     pidfd_of_a_container,
+    pidfd_by_annotation,
     pidfd_of_an_exec,
 ];
 
@@ -253,6 +254,19 @@ fn pidfd_of_a_container() {
     let socket = FdSocket::new();
     let mut c = Bundle::new().container();
     c.create(&["--pidfd-socket", socket.arg()]);
+    let (fd, _) = socket.receive();
+    assert_eq!(pid_of(&fd), c.pid());
+}
+
+fn pidfd_by_annotation() {
+    husk_only("runc has no annotations of crun's");
+    let socket = FdSocket::new();
+    let c = Bundle::new()
+        .set(
+            "/annotations",
+            json!({"run.oci.pidfd_receiver": socket.arg()}),
+        )
+        .create();
     let (fd, _) = socket.receive();
     assert_eq!(pid_of(&fd), c.pid());
 }

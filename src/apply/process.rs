@@ -175,7 +175,8 @@ pub fn own_stdio(uid: u32) -> Result<()> {
 /// Becomes the process's user, keeping the permitted capabilities until [`capabilities`] cuts them.
 pub fn user(process: &Process, setgroups_denied: bool) -> Result<()> {
     process::set_keep_caps(true)?;
-    if !(setgroups_denied && process.groups.is_empty()) {
+    let kept = process.keep_groups || setgroups_denied && process.groups.is_empty();
+    if !kept {
         process::setgroups(&process.groups).context("process.user.additionalGids")?;
     }
     process::setresgid(process.gid).context("process.user.gid; it must be in linux.gidMappings")?;

@@ -87,6 +87,15 @@ enum Failure {
     Other(anyhow::Error),
 }
 
+impl Failure {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Failure::NotAllowed(e) => e.into(),
+            Failure::Other(e) => e,
+        }
+    }
+}
+
 impl From<sys::Error> for Failure {
     fn from(e: sys::Error) -> Self {
         match e.errno() {
@@ -111,7 +120,7 @@ fn make(mountpoint: &Path, plan: &Plan) -> Result<Prepared, Failure> {
         let flags = fs::O_RDONLY | fs::O_DIRECTORY;
         let fd = fs::openat2(root.as_fd(), &plan.path, flags, 0, resolve)?;
         let blocked = enable_controllers(mountpoint, root.as_fd(), fd.as_fd(), plan)?;
-        check_idle(fd.as_fd(), mountpoint, plan)?;
+        check_idle(fd.as_fd(), &mountpoint.join(&plan.path))?;
         if let Some(uid) = plan.owner {
             delegate(fd.as_fd(), uid)?;
         }
@@ -145,6 +154,7 @@ pub fn prepare_around(host: &Host, plan: &Plan, pid: i32) -> Result<Option<Prepa
             "{WHAT}: no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup)"
         );
     };
+    refuse_used(&mount.mountpoint, plan, unit, host.euid)?;
     let Some(scope) = systemd::start(unit, plan.required, pid).context(WHAT)? else {
         return Ok(None);
     };
@@ -159,6 +169,20 @@ pub fn prepare_around(host: &Host, plan: &Plan, pid: i32) -> Result<Option<Prepa
             Ok(()) => Err(e.context(WHAT)),
             Err(stop) => bail!("{WHAT}: {e:#}; then {stop:#}"),
         },
+    }
+}
+
+/// Refuses a cgroup that is there already with processes in it, or frozen, before systemd does so in its own words or puts the
+/// container's process in it.
+fn refuse_used(mountpoint: &Path, plan: &Plan, unit: &Unit, uid: u32) -> Result<()> {
+    let manager = match unit.user {
+        true => mountpoint.join(format!("user.slice/user-{uid}.slice/user@{uid}.service")),
+        false => mountpoint.into(),
+    };
+    let path = manager.join(&plan.path);
+    match fs::open(path.as_path(), fs::O_PATH | fs::O_DIRECTORY, 0) {
+        Ok(dir) => check_idle(dir.as_fd(), &path).map_err(Failure::into_error),
+        Err(_) => Ok(()), // the usual: there is none
     }
 }
 
@@ -182,11 +206,8 @@ fn complete(
         path: dir.path().into(),
         ..plan.clone()
     };
-    let blocked = match enable_controllers(mountpoint, root.as_fd(), dir.fd(), &plan) {
-        Ok(blocked) => blocked,
-        Err(Failure::NotAllowed(e)) => return Err(e.into()),
-        Err(Failure::Other(e)) => return Err(e),
-    };
+    let blocked = enable_controllers(mountpoint, root.as_fd(), dir.fd(), &plan)
+        .map_err(Failure::into_error)?;
     if let Some(uid) = plan.owner {
         delegate(dir.fd(), uid)?;
     }
@@ -233,7 +254,7 @@ fn remove(root: BorrowedFd, made: &[PathBuf]) {
 
 /// A cgroup that was there before must hold nothing; a frozen one (or one below a frozen one) would hold the container's init
 /// for ever.
-fn check_idle(dir: BorrowedFd, mountpoint: &Path, plan: &Plan) -> Result<(), Failure> {
+fn check_idle(dir: BorrowedFd, path: &Path) -> Result<(), Failure> {
     let events = read(dir, "cgroup.events")?;
     if value_of(&events, "populated") == Some(1) {
         let mut pids = Vec::new();
@@ -241,13 +262,13 @@ fn check_idle(dir: BorrowedFd, mountpoint: &Path, plan: &Plan) -> Result<(), Fai
         return Err(Failure::Other(anyhow!(
             "container's cgroup is not empty: {} process(es) found in '{}'; end them, or use another linux.cgroupsPath",
             pids.len(),
-            mountpoint.join(&plan.path).display()
+            path.display()
         )));
     }
     if value_of(&events, "frozen") == Some(1) {
         return Err(Failure::Other(anyhow!(
             "container's cgroup unexpectedly frozen; write 0 to '{}', or to that of the parent which is frozen",
-            mountpoint.join(&plan.path).join("cgroup.freeze").display()
+            path.join("cgroup.freeze").display()
         )));
     }
     Ok(())

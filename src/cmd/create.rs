@@ -5,7 +5,7 @@ use crate::cli::{self, CgroupManager, Creation};
 use crate::host::Host;
 use crate::launch::{self, Container, Progress, Request};
 use crate::plan::cgroup::{Manager, Placement};
-use crate::plan::{self, Options, Plan, intel_rdt};
+use crate::plan::{self, Options, Plan, annotations, intel_rdt};
 use crate::state::{ContainerId, Root, State, StateDir, Status, process_stat};
 use crate::sys::{fs, process};
 use crate::{apply, config, log, state};
@@ -133,13 +133,14 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
             apply::notify::make_directory(dir.fd())?;
         }
         let hook_state = state.clone();
+        let receiver = annotations::get(&spec, annotations::PIDFD_RECEIVER);
         let request = Request {
             plan: &plan,
             host: &host,
             state: &hook_state,
             gate_in: (ending == Ending::Detached).then(|| dir.fd()),
             console_socket: creation.console_socket.as_deref(),
-            pidfd_socket: creation.pidfd_socket.as_deref(),
+            pidfd_socket: creation.pidfd_socket.as_deref().or(receiver.map(Path::new)),
             preserve_fds,
         };
         launch::create(&request, |progress| match progress {

@@ -56,7 +56,7 @@ fn features() -> Value {
             "dev.husk.version": env!("CARGO_PKG_VERSION"),
             "dev.husk.landlock": "fs,tcp,scope", // what its annotations can restrict
         },
-        // they name directories of the host, and what is taken from others
+        // they name directories and sockets of the host, and what is taken from others; with a dot at the end all that begin so
         "potentiallyUnsafeConfigAnnotations": [
             annotations::OVERLAY_LOWER,
             annotations::OVERLAY_UPPER,
@@ -65,6 +65,8 @@ fn features() -> Value {
             "dev.husk.cpu.uclamp.min",
             "dev.husk.cpuset.cpus.partition",
             "dev.husk.io.latency",
+            "org.systemd.property.",
+            "run.oci.",
         ],
     })
 }

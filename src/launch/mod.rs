@@ -106,7 +106,7 @@ pub fn create(
         .pidfd_socket
         .map(|p| socket::connect(p, socket::Kind::Stream))
         .transpose()
-        .context("--pidfd-socket")?;
+        .context("--pidfd-socket, run.oci.pidfd_receiver")?;
     sysctl::refuse_hosts(&plan.sysctl, &plan.namespaces)?;
     // 2
     log::step(2, "making the cgroup");

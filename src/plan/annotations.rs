@@ -1,4 +1,4 @@
-//! husk's own annotations. Every other one is somebody else's and passed on.
+//! husk's own annotations, and those of crun's that husk heeds. Every other one is somebody else's and passed on.
 //!
 //! | annotation                 | meaning                                                                                |
 //! |----------------------------|----------------------------------------------------------------------------------------|
@@ -22,6 +22,16 @@
 //! | `dev.husk.landlock.scope`  | `signal`, `abstract-unix-socket`: not to processes outside of the rules, comma separated |
 //! | `dev.husk.landlock.mode`   | `strict`: refused where the kernel lacks any of it; `best-effort`: without what it lacks |
 //!
+//! | annotation of crun's       | meaning                                                                                |
+//! |----------------------------|----------------------------------------------------------------------------------------|
+//! | `run.oci.keep_original_groups` | anything but `0`: the process keeps the supplementary groups that husk has; no others are set |
+//! | `run.oci.mount_context_type` | what linux.mountLabel is given as: `context`, `fscontext`, `defcontext`, `rootcontext` |
+//! | `run.oci.pidfd_receiver`   | as `--pidfd-socket`                                                                    |
+//! | `run.oci.seccomp_fail_unknown_syscall` | anything: a name of linux.seccomp that no architecture has is an error     |
+//! | `run.oci.systemd.subgroup` | starts the process in a cgroup of this name below its scope ([`super::systemd`])        |
+//!
+//! The others of crun's are warned about: [`UNSUPPORTED`].
+//!
 //! Relative paths of an overlay start at the bundle. Without upper and tmpfs the root is read-only. [`super::rootfs`] makes the plan,
 //! of the limits [`super::limits`]: they are files of the cgroup, which cgroup-v2.rst of the kernel describes.
 //! With one of the three annotations for Landlock's paths, everything beneath other paths is refused: [`super::landlock`].
@@ -41,6 +51,40 @@ pub const LANDLOCK_BIND: &str = "dev.husk.landlock.tcp-bind";
 pub const LANDLOCK_CONNECT: &str = "dev.husk.landlock.tcp-connect";
 pub const LANDLOCK_SCOPE: &str = "dev.husk.landlock.scope";
 pub const LANDLOCK_MODE: &str = "dev.husk.landlock.mode";
+
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+pub const MOUNT_CONTEXT_TYPE: &str = "run.oci.mount_context_type";
+pub const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
+pub const KNOWN_SYSCALLS_ONLY: &str = "run.oci.seccomp_fail_unknown_syscall";
+
+/// Annotations of crun's that have no effect here, and what there is instead.
+pub const UNSUPPORTED: [(&str, &str); 8] = [
+    (
+        "run.oci.delegate-cgroup",
+        "mount a writable cgroup2 in a cgroup namespace: husk gives the cgroup to the container's user, and makes leaves on demand",
+    ),
+    (
+        "run.oci.handler",
+        "husk runs programs of the host's kernel only, neither WebAssembly nor virtual machines",
+    ),
+    ("run.oci.hooks.stderr", HOOKS_OUTPUT),
+    ("run.oci.hooks.stdout", HOOKS_OUTPUT),
+    (
+        "run.oci.seccomp.plugins",
+        "a static program loads no libraries; use linux.seccomp.listenerPath",
+    ),
+    ("run.oci.seccomp.receiver", "use linux.seccomp.listenerPath"),
+    (
+        "run.oci.seccomp_bpf_data",
+        "a program that nobody can check would take the profile's place; use linux.seccomp",
+    ),
+    (
+        "run.oci.systemd.force_cgroup_v1",
+        "husk knows cgroup v2 only",
+    ),
+];
+const HOOKS_OUTPUT: &str =
+    "what a failing hook says is in the error; for the rest let it write to a file itself";
 
 /// In the order in which they are written: a partition after its CPUs.
 pub const LIMITS: [&str; 9] = [
@@ -108,6 +152,11 @@ pub fn check(spec: &Spec, v: &mut Violations) {
                 "annotations",
                 "has an empty key, which the specification does not allow",
             );
+        } else if let Some((_, instead)) = UNSUPPORTED.iter().find(|(name, _)| name == key) {
+            v.warn(
+                &path(key),
+                &format!("is crun's, and has no effect: {instead}"),
+            );
         } else if key.starts_with("dev.husk.") && !known().any(|k| k == key) {
             let all: Vec<&str> = known().collect();
             v.add(
@@ -123,6 +172,19 @@ mod tests {
     use super::super::violations::testing::*;
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn other_ones_of_crun_are_warned_about() {
+        for (key, instead) in UNSUPPORTED {
+            let config = spec(json!({"annotations": {key: "x"}}));
+            assert_eq!(
+                warned(|v| check(&config, v)).1,
+                [format!(
+                    "annotations[\"{key}\"]: is crun's, and has no effect: {instead}"
+                )]
+            );
+        }
+    }
 
     #[test]
     fn only_misspelt_ones_of_husk_are_refused() {

@@ -1,9 +1,9 @@
 //! The labels of the Linux security modules, for the process and for what husk mounts.
 
-use super::Violations;
 use super::mounts::{Data, Mount, Source};
 use super::process::Process;
 use super::rootfs::Rootfs;
+use super::{Violations, annotations};
 use crate::host::Host;
 use oci_spec::runtime::Spec;
 use std::ffi::{CStr, CString};
@@ -41,10 +41,11 @@ pub fn mounts(
         v.add("linux.mountLabel", NO_SELINUX);
     }
     let label = v.cstring("linux.mountLabel", label);
+    let option = context_type(spec, v);
     let overlay = rootfs.overlay.as_mut().map(|o| &mut o.options);
     let of_mounts = mounts.iter_mut().filter(|m| takes_context(&m.source));
     for data in of_mounts.map(|m| &mut m.data).chain(overlay) {
-        add_context(data, &label);
+        add_context(data, option, &label);
     }
     Some(label)
 }
@@ -55,13 +56,32 @@ fn takes_context(source: &Source) -> bool {
     matches!(source, Source::Fs { fstype, .. } if !OWN.contains(&fstype.as_c_str()))
 }
 
-fn add_context(data: &mut Data, label: &CStr) {
-    const OPTIONS: [&CStr; 4] = [c"context", c"fscontext", c"defcontext", c"rootcontext"];
+/// The options of a mount that stand for a label.
+const OPTIONS: [&CStr; 4] = [c"context", c"fscontext", c"defcontext", c"rootcontext"];
+
+/// The one to use: `context`, unless an annotation names another.
+fn context_type(spec: &Spec, v: &mut Violations) -> &'static CStr {
+    let Some(name) = annotations::get(spec, annotations::MOUNT_CONTEXT_TYPE) else {
+        return OPTIONS[0];
+    };
+    let option = OPTIONS
+        .into_iter()
+        .find(|o| o.to_bytes() == name.as_bytes());
+    option.unwrap_or_else(|| {
+        v.add(
+            annotations::path(annotations::MOUNT_CONTEXT_TYPE),
+            format!("is '{name}'; give context, fscontext, defcontext or rootcontext"),
+        );
+        OPTIONS[0]
+    })
+}
+
+fn add_context(data: &mut Data, option: &CStr, label: &CStr) {
     if !data
         .iter()
         .any(|(key, _)| OPTIONS.contains(&key.as_c_str()))
     {
-        data.push((c"context".into(), Some(label.into())));
+        data.push((option.into(), Some(label.into())));
     }
 }
 
@@ -119,6 +139,17 @@ mod tests {
             ],
             "linux": {"mountLabel": LABEL, "namespaces": [{"type": "mount"}]},
         });
+        let mut of_another_type = config.clone();
+        of_another_type["annotations"]["run.oci.mount_context_type"] = json!("rootcontext");
+        let other = Plan::new(&spec(of_another_type.clone()), &with_modules(), &options()).unwrap();
+        let data = &other.mounts[0].data;
+        assert_eq!(data[0].0.as_c_str(), c"rootcontext");
+        of_another_type["annotations"]["run.oci.mount_context_type"] = json!("x");
+        let fault = Plan::new(&spec(of_another_type), &with_modules(), &options()).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "annotations[\"run.oci.mount_context_type\"]: is 'x'; give context, fscontext, defcontext or rootcontext"
+        );
         let plan = Plan::new(&spec(config.clone()), &with_modules(), &options()).unwrap();
         let context = |data: &Data| {
             let found = data.iter().find(|(key, _)| key.as_c_str() == c"context");

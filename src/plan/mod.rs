@@ -122,6 +122,7 @@ impl Plan {
         if let Some(p) = &mut process {
             p.personality = personality;
             p.memory_policy = memory_policy;
+            p.keep_groups = process::keep_groups(spec, p, &mut v);
             process::check_terminal(p, options, &mut v);
             labels::check(p, in_process, host, &mut v);
         }
@@ -188,6 +189,7 @@ pub fn exec(
     labels::check(&process, in_process, host, &mut v);
     process.personality = process::personality(spec, &mut v);
     process.memory_policy = memory_policy::plan(spec, &mut v);
+    process.keep_groups = process::keep_groups(spec, &process, &mut v);
     let joined = namespaces.join.iter().map(|j| j.kind);
     let kinds = namespaces.new.iter().copied().chain(joined).collect();
     let seccomp = seccomp::plan(spec, &mut v);

@@ -2,7 +2,7 @@
 
 use super::memory_policy::MemoryPolicy;
 use super::users::IdMaps;
-use super::{Options, Violations, lists};
+use super::{Options, Violations, annotations, lists};
 use oci_spec::runtime::{
     self as oci, Capability, IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, PosixRlimitType, Spec,
@@ -56,6 +56,8 @@ pub struct Process {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// husk's own groups stay, from [`keep_groups`].
+    pub keep_groups: bool,
     pub umask: u32,
     /// None leaves all sets as execve makes them.
     pub capabilities: Option<Capabilities>,
@@ -113,6 +115,7 @@ pub fn plan(
             v,
         ),
         groups: groups(user, users, &at("user.additionalGids"), v),
+        keep_groups: false,
         umask: umask(user.umask(), &at("user.umask"), v),
         capabilities: process
             .capabilities()
@@ -514,6 +517,19 @@ pub fn personality(spec: &Spec, v: &mut Violations) -> Option<u64> {
     })
 }
 
+/// Whether the config's annotation lets the process keep the groups that husk has: those of a rootless Podman's user, which no
+/// user namespace maps.
+pub fn keep_groups(spec: &Spec, process: &Process, v: &mut Violations) -> bool {
+    let keep = annotations::get(spec, annotations::KEEP_GROUPS).is_some_and(|value| value != "0");
+    if keep && !process.groups.is_empty() {
+        v.warn(
+            "process.user.additionalGids",
+            &format!("are not set, because of {}", annotations::KEEP_GROUPS),
+        );
+    }
+    keep
+}
+
 /// A terminal needs a console socket when nobody stays, and a console socket needs a terminal.
 pub fn check_terminal(process: &Process, options: &Options, v: &mut Violations) {
     if options.detach && process.terminal && !options.console_socket {
@@ -565,6 +581,7 @@ mod tests {
             uid: 0,
             gid: 0,
             groups: Vec::new(),
+            keep_groups: false,
             umask: 0o022,
             capabilities: None,
             rlimits: Vec::new(),

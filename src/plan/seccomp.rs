@@ -12,7 +12,7 @@ pub mod numbers;
 #[cfg(test)]
 mod oracle;
 
-use super::Violations;
+use super::{Violations, annotations};
 use arch::Arch;
 pub use bpf::Insn;
 use compile::{Call, Condition, Profile, Rule};
@@ -142,7 +142,27 @@ pub fn plan(spec: &Spec, v: &mut Violations) -> Option<Filter> {
         );
         return None;
     };
+    if annotations::get(spec, annotations::KNOWN_SYSCALLS_ONLY).is_some() {
+        refuse_unknown(seccomp, v);
+    }
     filter(seccomp, native, v)
+}
+
+/// A profile may have names of newer kernels, which are passed over; a slip of the keyboard looks the same.
+fn refuse_unknown(seccomp: &LinuxSeccomp, v: &mut Violations) {
+    for (i, entry) in rules(seccomp).enumerate() {
+        for (j, name) in entry.names().iter().enumerate() {
+            if !name.is_empty() && arch::row(name).is_none() {
+                v.add(
+                    format!("{AT}.syscalls[{i}].names[{j}]"),
+                    format!(
+                        "'{name}' is no system call that husk knows, and {} wants none such",
+                        annotations::KNOWN_SYSCALLS_ONLY
+                    ),
+                );
+            }
+        }
+    }
 }
 
 /// The same for a machine of any architecture.
@@ -552,6 +572,19 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn unknown_names_are_refused_where_that_is_asked_for() {
+        let rules = json!([{"names": ["mkdir", "mkdri"], "action": "SCMP_ACT_ERRNO"}]);
+        let mut config = json!({"linux": {"seccomp": with_rules(rules)}});
+        good(|v| plan(&spec(config.clone()), v));
+        config["annotations"] = json!({"run.oci.seccomp_fail_unknown_syscall": "1"});
+        assert_eq!(
+            faults(|v| plan(&spec(config), v)),
+            "linux.seccomp.syscalls[0].names[1]: 'mkdri' is no system call that husk knows, and \
+             run.oci.seccomp_fail_unknown_syscall wants none such"
+        );
     }
 
     #[test]

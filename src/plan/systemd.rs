@@ -152,8 +152,6 @@ pub fn unit(
         own(name, Value::Bool(true));
     }
     own("DefaultDependencies", Value::Bool(false));
-    // one that ended by the OOM killer does not stay as a failed one
-    own("CollectMode", Value::Str("inactive-or-failed".into()));
     for p in limits(writes).into_iter().chain(oom_policy(writes)) {
         set(&mut properties, &p.name, p.value, p.optional);
     }
