@@ -215,7 +215,19 @@ fn spell_as_known(fields: &mut Map<String, Value>) {
         if !FREE.contains(&field.as_str()) {
             spell_all_as_known(&mut value);
         }
-        fields.insert(field, value);
+        merge(fields, field, value);
+    }
+}
+
+/// As Go: what "CPU" and "cpu" have goes together.
+fn merge(fields: &mut Map<String, Value>, field: String, value: Value) {
+    match (fields.get_mut(&field), value) {
+        (Some(Value::Object(have)), Value::Object(more)) => {
+            for (field, value) in more {
+                merge(have, field, value);
+            }
+        }
+        (_, value) => drop(fields.insert(field, value)),
     }
 }
 
@@ -424,14 +436,15 @@ mod tests {
             "ociversion": "1.3.0",
             "ROOT": {"Path": "r"},
             "annotations": {"Path": "kept"},
-            "linux": {"resources": {"CPU": {"Shares": 7}, "hugepageLimits": [{"pagesize": "2MB", "limit": 1}]}},
+            "linux": {"resources": {"CPU": {"Shares": 7}, "cpu": {"mems": "0"}, "hugepageLimits": [{"pagesize": "2MB", "limit": 1}]}},
         }));
         assert_eq!(spec.version(), "1.3.0");
         assert_eq!(spec.root().as_ref().unwrap().path().to_str(), Some("r"));
         assert_eq!(spec.annotations().as_ref().unwrap()["Path"], "kept");
         let linux = spec.linux().as_ref().unwrap();
         let resources = linux.resources().as_ref().unwrap();
-        assert_eq!(resources.cpu().as_ref().unwrap().shares(), Some(7));
+        let cpu = resources.cpu().as_ref().unwrap();
+        assert_eq!((cpu.shares(), cpu.mems().as_deref()), (Some(7), Some("0")));
         let pages = &resources.hugepage_limits().as_ref().unwrap()[0];
         assert_eq!(pages.page_size(), "2MB");
     }

@@ -15,6 +15,7 @@ tests![
     limits_are_properties_and_files,
     limits_survive_a_reload,
     update_changes_both,
+    weight_ends_idleness,
     annotations,
     sub_cgroup,
     exec_pause_ps_kill,
@@ -324,6 +325,18 @@ fn update_changes_both() {
     );
     Cmd::new("systemctl").arg("daemon-reload").run().ok();
     assert_eq!(s.file("memory.max"), (80 * MIB).to_string());
+}
+
+/// For systemd idleness is a weight, and another weight ends it.
+fn weight_ends_idleness() {
+    needs(&[Systemd, Controller("cpu"), Kernel(5, 15)]);
+    let s = Scope::start(&Bundle::new());
+    let update = |options: &[&str]| cmd("update").args(options).arg(&s.id).run().ok();
+    let o = update(&["--cpu-idle", "1", "--cpu-share", "200"]);
+    assert!(o.err.contains("unable to apply both"), "{o}");
+    assert_eq!(s.file("cpu.idle"), "1");
+    update(&["--cpu-share", "200"]);
+    assert_eq!(s.file("cpu.idle"), "0");
 }
 
 fn annotations() {

@@ -15,7 +15,7 @@ use std::path::Path;
 pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
     let id = &args.id;
     // before the lock: whoever writes to standard input may take their time
-    let asked = match args.resources.as_deref() {
+    let mut asked = match args.resources.as_deref() {
         Some(file) => read(file)?,
         None => asked(&args),
     };
@@ -35,6 +35,10 @@ pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
     let mut config = config::tree(&json)?;
     let schemata = schemata(&args, &state, &mut config)?;
     let has = config.pointer("/linux/resources").unwrap_or(&Value::Null);
+    let scope = state.cgroup.as_ref().and_then(|c| c.scope.as_ref());
+    if scope.is_some() {
+        update::weight_ends_idleness(&mut asked, has);
+    }
     let planned = update::plan(&spec, has, &asked).map_err(|v| match &args.resources {
         Some(file) => v.in_file(file),
         None => v.into(),
@@ -50,7 +54,6 @@ pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
     } = planned;
     config["linux"]["resources"] = resources;
     let failed = || format!("update '{id}'");
-    let scope = state.cgroup.as_ref().and_then(|c| c.scope.as_ref());
     if scope.is_some() {
         systemd::as_kept(&mut writes);
     }

@@ -270,10 +270,7 @@ fn cpu(c: &LinuxCpu, field: &str, v: &mut Violations, out: &mut Vec<Write>) {
         )));
     }
     match cpu_weight(c.shares().unwrap_or(0)) {
-        Some(_) if c.idle() == Some(1) => v.warn(
-            &at("shares"),
-            "ignored: an idle cgroup (cpu.idle) has no weight",
-        ),
+        Some(_) if c.idle() == Some(1) => v.warn(&at("shares"), IDLE_AND_WEIGHT),
         Some(weight) => out.push(Write::new(at("shares"), "cpu.weight", weight.to_string())),
         None => {}
     }
@@ -317,6 +314,10 @@ fn cpu(c: &LinuxCpu, field: &str, v: &mut Violations, out: &mut Vec<Write>) {
         }
     }
 }
+
+/// With words of runc's in front.
+const IDLE_AND_WEIGHT: &str =
+    "unable to apply both, ignored: an idle cgroup (cpu.idle) has no weight";
 
 /// 0 is what a kernel without the file does.
 fn zero_is_default(mut w: Write) -> Write {
@@ -481,8 +482,13 @@ fn network(n: &LinuxNetwork, field: &str, v: &mut Violations) {
 fn unified(map: &HashMap<String, String>, field: &str, v: &mut Violations, out: &mut Vec<Write>) {
     let mut keys: Vec<_> = map.iter().collect();
     keys.sort();
+    let idle = map.get("cpu.idle").is_some_and(|value| value.trim() == "1");
     for (key, value) in keys {
         let field = format!("{field}.{key}");
+        if idle && key == "cpu.weight" {
+            v.warn(&field, IDLE_AND_WEIGHT);
+            continue;
+        }
         if key.contains('/') {
             v.add(
                 field,
@@ -766,7 +772,9 @@ mod tests {
         assert_eq!(got.iter().map(short).collect::<Vec<_>>(), ["cpu.idle=1"]);
         assert_eq!(
             v.take_warnings(),
-            ["linux.resources.cpu.shares: ignored: an idle cgroup (cpu.idle) has no weight"]
+            [
+                "linux.resources.cpu.shares: unable to apply both, ignored: an idle cgroup (cpu.idle) has no weight"
+            ]
         );
     }
 

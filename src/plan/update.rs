@@ -149,6 +149,23 @@ fn names_asked(warning: &str, asked: &Value) -> bool {
         .is_some()
 }
 
+/// For systemd a weight ends the idleness: both are its property CPUWeight.
+pub fn weight_ends_idleness(asked: &mut Value, has: &Value) {
+    let idle = has.pointer("/cpu/idle") == Some(&1.into())
+        || has.pointer("/unified/cpu.idle") == Some(&"1".into());
+    for (section, weight, name, busy) in [
+        ("cpu", "shares", "idle", Value::from(0)),
+        ("unified", "cpu.weight", "cpu.idle", "0".into()),
+    ] {
+        if let Some(fields) = asked.get_mut(section).and_then(Value::as_object_mut)
+            && idle
+            && fields.get(weight).is_some_and(|w| *w != 0)
+        {
+            fields.entry(name).or_insert(busy);
+        }
+    }
+}
+
 /// The kernel takes no weight for an idle cgroup.
 fn check_idle(asked: &Value, result: &Value, v: &mut Violations) {
     let shares = asked.pointer("/cpu/shares").and_then(Value::as_u64);
@@ -315,6 +332,22 @@ mod tests {
             updated(&idle, json!({"cpu": {"shares": 5}})).unwrap_err(),
             "cpu.shares: the cgroup is idle (cpu.idle) and so has no weight; set cpu.idle to 0 too"
         );
+        for (mut asked, busy) in [
+            (
+                json!({"cpu": {"shares": 5}}),
+                json!({"cpu": {"shares": 5, "idle": 0}}),
+            ),
+            (
+                json!({"unified": {"cpu.weight": "5"}}),
+                json!({"unified": {"cpu.weight": "5", "cpu.idle": "0"}}),
+            ),
+            (json!({"cpu": {"idle": 1}}), json!({"cpu": {"idle": 1}})),
+        ] {
+            weight_ends_idleness(&mut asked, &has);
+            assert_ne!(asked.pointer("/cpu/idle"), Some(&0.into()));
+            weight_ends_idleness(&mut asked, &idle);
+            assert_eq!(asked, busy);
+        }
         writes(
             idle.clone(),
             json!({"cpu": {"idle": 0}}),
@@ -323,7 +356,7 @@ mod tests {
         let update = updated(&idle, json!({"cpu": {"shares": 5, "idle": 1}})).unwrap();
         assert_eq!(
             update.warnings,
-            ["cpu.shares: ignored: an idle cgroup (cpu.idle) has no weight"]
+            ["cpu.shares: unable to apply both, ignored: an idle cgroup (cpu.idle) has no weight"]
         );
     }
 
