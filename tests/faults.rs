@@ -24,7 +24,6 @@ tests![
     null_exchanged_at_each_call,
     attributes_come_before_mounts,
     without_cgroup_kill,
-    nothing_stays_frozen,
 ];
 
 /// What a kernel says that is old, strict, out of memory, interrupted, busy or full.
@@ -528,33 +527,4 @@ fn without_cgroup_kill() {
     c.cmd0("pause").run().ok();
     without(Cmd::runtime().args(["delete", "--force", &c.id]));
     nothing_of(&c).unwrap();
-
-/// Neither a pause that fails half-way, nor a kill that freezes first, which is how it works without cgroup.kill.
-fn nothing_stays_frozen() {
-    let frozen = |c: &Container| match c.cgroup_file("cgroup.freeze").as_str() {
-        "0" => Ok(()),
-        _ => Err("it stays frozen".into()),
-    };
-    let mut s = Sweep::of("self");
-    let c = bundle().start();
-    for errno in ERRORS {
-        let next = || {
-            Cmd::runtime().args(["resume", &c.id]).run();
-            ((), Cmd::runtime().args(["pause", &c.id]))
-        };
-        s.at_each_call(&errno.to_string(), next, |(), o| match o.code {
-            0 => Ok(()),
-            _ => frozen(&c),
-        });
-    }
-    let shared = bundle().without_namespace("pid");
-    for errno in [libc::ENOENT, libc::EOPNOTSUPP, libc::EPERM] {
-        let next = || {
-            let c = shared.start();
-            let cmd = Cmd::runtime().args(["kill", &c.id, "KILL"]);
-            (c, cmd)
-        };
-        s.each(&errno.to_string(), next, |c, _| frozen(c));
-    }
-    s.done();
 }

@@ -262,11 +262,14 @@ impl CgroupDir {
         pids(dir.fd()).with_context(|| format!("list processes of cgroup '{}'", dir.path.display()))
     }
 
-    /// How often the kernel killed a process here for want of memory: what explains a silent death.
-    pub fn oom_kills(&self) -> Result<u64> {
+    /// How often the kernel killed a process here for want of memory: what explains a silent death. None: it is gone.
+    pub fn oom_kills(&self) -> Result<Option<u64>> {
         match self.read("memory.events") {
-            Ok(text) => Ok(value_of(&text, "oom_kill").unwrap_or(0)),
-            Err(e) if gone(&e) => Ok(0),
+            Ok(text) => Ok(Some(value_of(&text, "oom_kill").unwrap_or(0))),
+            Err(e) if gone(&e) => match self.read("cgroup.events") {
+                Err(e) if gone(&e) => Ok(None),
+                _ => Ok(Some(0)), // there is no memory controller
+            },
             Err(e) => Err(e).context("read memory.events"),
         }
     }
@@ -610,14 +613,16 @@ mod tests {
             ("cgroup.events", "populated 0\nfrozen 1\n"),
         ]);
         assert!(dir.is_frozen().unwrap());
-        assert_eq!(dir.oom_kills().unwrap(), 1);
+        assert_eq!(dir.oom_kills().unwrap(), Some(1));
         dir.freeze().unwrap();
         assert!(dir.wait_event("populated", false, PATIENCE).unwrap());
         file(t.path(), "a/b/cgroup.freeze", "0\n");
         assert!(!dir.is_frozen().unwrap());
         let (_t, bare) = fake(&[]);
         assert!(!bare.is_frozen().unwrap());
-        assert_eq!(bare.oom_kills().unwrap(), 0);
+        assert_eq!(bare.oom_kills().unwrap(), None);
+        let (_t, unlimited) = fake(&[("cgroup.events", "populated 0\nfrozen 0\n")]);
+        assert_eq!(unlimited.oom_kills().unwrap(), Some(0));
         assert_eq!(
             format!("{:#}", bare.freeze().unwrap_err()),
             "freeze cgroup 'a/b': open 'cgroup.freeze': no such file or directory"

@@ -383,9 +383,9 @@ impl Undo {
 /// Says why a child died that could not say so itself.
 fn explain(end: process::End, cgroup: Option<&Prepared>) -> Error {
     let why = match cgroup.map(|c| c.dir.oom_kills()) {
-        Some(Ok(1..)) => ": out of memory within linux.resources.memory.limit; raise it",
+        Some(Ok(Some(1..))) => ": out of memory within linux.resources.memory.limit; raise it",
         // systemd has removed the cgroup with its last process
-        Some(Err(_)) if end == process::End::Killed(process::SIGKILL) => {
+        Some(Ok(None)) if end == process::End::Killed(process::SIGKILL) => {
             ": perhaps out of memory; if so raise linux.resources.memory.limit"
         }
         _ => "",
