@@ -1,8 +1,8 @@
 //! The runtime: its options, its command line, and its last words.
 
 use anyhow::{Context, Result, bail};
-use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{CodedInputStream, Message};
 use containerd_shim_protos::shim::oci;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -14,6 +14,8 @@ use std::process::Command;
 const ROOT: &str = "/run/containerd/husk";
 const OPTIONS_FILE: &str = "options.json";
 const TYPE: &str = "containerd.runc.v1.Options";
+/// What containerd's CRI and Docker send to a shim that they do not know: the same options as TOML.
+const GENERIC: &str = "runtimeoptions.v1.Options";
 
 /// runc's options, those that mean something without it. Kept in the bundle for the cleanup after a shim's death.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +38,12 @@ impl Options {
             return Ok(Options::default());
         };
         let name = any.type_url.rsplit('/').next().unwrap_or_default();
+        if name == GENERIC {
+            return Options::from_generic(&any.value);
+        }
         if name != TYPE {
             bail!(
-                "options of type '{}': only '{TYPE}' are known",
+                "options of type '{}': only '{TYPE}' and '{GENERIC}' are known",
                 any.type_url
             );
         }
@@ -54,6 +59,65 @@ impl Options {
             io_gid: o.io_gid,
             shim_cgroup: o.shim_cgroup,
         })
+    }
+
+    /// `{ type_url, config_path, config_body }`: the file, or else the text.
+    fn from_generic(bytes: &[u8]) -> Result<Options> {
+        let (mut path, mut body) = (String::new(), Vec::new());
+        let mut stream = CodedInputStream::from_bytes(bytes);
+        while let Some(tag) = stream.read_raw_tag_or_eof()? {
+            match tag >> 3 {
+                1 => _ = stream.read_string()?,
+                2 => path = stream.read_string()?,
+                3 => body = stream.read_bytes()?,
+                _ => bail!(
+                    "options of type '{GENERIC}': field {} is not known",
+                    tag >> 3
+                ),
+            }
+        }
+        if !path.is_empty() {
+            body = std::fs::read(&path).with_context(|| format!("read the options '{path}'"))?;
+        }
+        Options::from_toml(&String::from_utf8_lossy(&body))
+    }
+
+    /// Lines of `Name = value`, which is all that these options need of TOML.
+    fn from_toml(text: &str) -> Result<Options> {
+        let mut options = Options::default();
+        for line in text.lines().map(str::trim) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, value) = line
+                .split_once('=')
+                .map(|(name, value)| (name.trim(), value.trim()))
+                .with_context(|| format!("option '{line}': is not 'Name = value'"))?;
+            let expected = |what| format!("option '{name}': '{value}' is not {what}");
+            let flag = || value.parse().with_context(|| expected("true or false"));
+            let id = || value.parse().with_context(|| expected("an id"));
+            let string = || {
+                let quoted = ['"', '\'']
+                    .iter()
+                    .find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q));
+                let plain = quoted.filter(|v| !v.contains(['"', '\'', '\\']));
+                plain
+                    .map(String::from)
+                    .with_context(|| expected("a string in quotes"))
+            };
+            match name {
+                "BinaryName" => options.binary_name = string()?,
+                "Root" => options.root = string()?,
+                "SystemdCgroup" => options.systemd_cgroup = flag()?,
+                "NoPivotRoot" => options.no_pivot_root = flag()?,
+                "NoNewKeyring" => options.no_new_keyring = flag()?,
+                "IoUid" => options.io_uid = id()?,
+                "IoGid" => options.io_gid = id()?,
+                "ShimCgroup" => options.shim_cgroup = string()?,
+                _ => bail!("option '{name}' is not known"),
+            }
+        }
+        Ok(options)
     }
 
     pub fn save(&self, bundle: &Path) -> Result<()> {
@@ -104,6 +168,8 @@ impl Runtime {
             command.arg("--systemd-cgroup");
         }
         command.arg(verb).current_dir(&self.bundle);
+        // containerd's own, which systemd gave to it and the shim inherits: `start` would wait for the container to be ready
+        command.env_remove("NOTIFY_SOCKET");
         command
     }
 
@@ -173,12 +239,28 @@ mod tests {
         assert_eq!(options.binary_name, "/opt/husk");
         assert!(options.systemd_cgroup && options.io_uid == 7);
         assert_eq!(Options::from_any(None).unwrap(), Options::default());
-        any.type_url = "runtimeoptions.v1.Options".into();
+        any.type_url = "x.Options".into();
         let e = Options::from_any(Some(&any)).unwrap_err().to_string();
-        assert!(
-            e.starts_with("options of type 'runtimeoptions.v1.Options'"),
-            "{e}"
+        assert!(e.starts_with("options of type 'x.Options'"), "{e}");
+    }
+
+    #[test]
+    fn options_as_toml_are_the_same() {
+        let text = "SystemdCgroup = true\n# a comment\nRoot = '/r'\nBinaryName = \"/opt/husk\"\nIoUid = 7\n";
+        let mut any = Any::new();
+        any.type_url = GENERIC.into();
+        any.value = [&[0x1a, text.len() as u8], text.as_bytes()].concat();
+        let options = Options::from_any(Some(&any)).unwrap();
+        assert_eq!((&*options.root, &*options.binary_name), ("/r", "/opt/husk"));
+        assert!(options.systemd_cgroup && options.io_uid == 7);
+        let text = |t| Options::from_toml(t).unwrap_err().to_string();
+        assert_eq!(text("Binary = 'x'"), "option 'Binary' is not known");
+        assert_eq!(
+            text("Root = /r"),
+            "option 'Root': '/r' is not a string in quotes"
         );
+        assert_eq!(text("IoUid = -1"), "option 'IoUid': '-1' is not an id");
+        assert_eq!(text("[x]"), "option '[x]': is not 'Name = value'");
     }
 
     #[test]

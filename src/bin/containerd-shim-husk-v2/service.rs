@@ -113,7 +113,10 @@ impl Shim {
             return Err(Failure::new(Code::UNIMPLEMENTED, text));
         }
         let bundle = PathBuf::from(&r.bundle);
-        let options = Options::from_any(r.options.as_ref())?;
+        let mut options = Options::from_any(r.options.as_ref())?;
+        if r.options.is_none() {
+            options.systemd_cgroup = names_a_scope(&bundle);
+        }
         options.save(&bundle)?;
         let rootfs = bundle.join("rootfs");
         rootfs::mount(&r.rootfs, &rootfs)?;
@@ -953,27 +956,41 @@ fn cgroup_of(pid: i32) -> anyhow::Result<CgroupDir> {
     CgroupDir::of_pid(&mountpoint, pid)
 }
 
-/// Whether processes outlive the container's first one: it has no pid namespace of its own.
-fn shares_pids(bundle: &Path) -> bool {
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Linux {
+    cgroups_path: String,
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(serde::Deserialize)]
+struct Namespace {
+    r#type: String,
+    path: Option<String>,
+}
+
+fn linux_of(bundle: &Path) -> Linux {
     #[derive(serde::Deserialize)]
     struct Config {
         linux: Option<Linux>,
     }
-    #[derive(serde::Deserialize)]
-    struct Linux {
-        #[serde(default)]
-        namespaces: Vec<Namespace>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Namespace {
-        r#type: String,
-        path: Option<String>,
-    }
     let text = std::fs::read(bundle.join("config.json")).unwrap_or_default();
     let config: Option<Config> = serde_json::from_slice(&text).ok();
-    let namespaces = config.and_then(|c| c.linux).map(|l| l.namespaces);
+    config.and_then(|c| c.linux).unwrap_or_default()
+}
+
+/// Whether processes outlive the container's first one: it has no pid namespace of its own.
+fn shares_pids(bundle: &Path) -> bool {
     let own = |n: &Namespace| n.r#type == "pid" && n.path.as_deref().unwrap_or("").is_empty();
-    !namespaces.unwrap_or_default().iter().any(own)
+    !linux_of(bundle).namespaces.iter().any(own)
+}
+
+/// Whether the cgroup's path is `slice:prefix:name`. Docker has options for runc's shim alone, and says nothing else of its driver
+/// to another.
+fn names_a_scope(bundle: &Path) -> bool {
+    let path = linux_of(bundle).cgroups_path;
+    let parts: Vec<&str> = path.split(':').collect();
+    matches!(parts[..], [slice, _, name] if slice.ends_with(".slice") && !name.is_empty())
 }
 
 /// The socket over which the runtime sends a terminal's master. It is in the bundle, which is the runtime's working directory.
