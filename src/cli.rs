@@ -675,6 +675,32 @@ impl Parsed {
     }
 }
 
+/// The whole command line, for manual pages and completions; husk itself never builds it.
+pub fn tree() -> Command {
+    use clap::CommandFactory;
+    let verbs = [
+        Create::command().name("create"),
+        Start::command().name("start"),
+        Run::command().name("run"),
+        Exec::command().name("exec"),
+        State::command().name("state"),
+        List::command().name("list"),
+        Ps::command().name("ps"),
+        Kill::command().name("kill"),
+        Pause::command().name("pause"),
+        Resume::command().name("resume"),
+        Delete::command().name("delete"),
+        Update::command().name("update"),
+        Events::command().name("events"),
+        Spec::command().name("spec"),
+        Features::command().name("features"),
+    ];
+    let line = Global::augment_args(Command::new("husk"));
+    line.about("Open Container Initiative runtime")
+        .disable_help_subcommand(true)
+        .subcommands(verbs)
+}
+
 fn read_verb(name: String, verb: &str, rest: impl Iterator<Item = OsString>) -> Result<Verb, Stop> {
     let bin = format!("{name} {verb}");
     Ok(match verb {
@@ -804,24 +830,8 @@ mod tests {
     #[test]
     fn clap_finds_no_fault_in_any_command() {
         use clap::CommandFactory;
-        for command in [
-            Line::command(),
-            Create::command(),
-            Start::command(),
-            Run::command(),
-            Exec::command(),
-            State::command(),
-            List::command(),
-            Ps::command(),
-            Kill::command(),
-            Pause::command(),
-            Resume::command(),
-            Delete::command(),
-            Update::command(),
-            Events::command(),
-            Spec::command(),
-            Features::command(),
-        ] {
+        Line::command().no_binary_name(true).debug_assert();
+        for command in tree().get_subcommands().cloned() {
             command.no_binary_name(true).debug_assert();
         }
     }
