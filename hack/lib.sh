@@ -115,3 +115,20 @@ peers() {
 		echo "$d/$f"
 	done
 }
+
+# block FILE: prints README's example of this file
+block() {
+	awk -v file="$1" '/^```/ { on = !on && $2 == file; if (on) found = 1; next } on; END { exit !found }' "$REPO/README.md" ||
+		die "find '$1' in README.md: it has no such example"
+}
+# examples: the files that README has examples of
+examples() { sed -n 's/^```[a-z]* \(\/.*\)/\1/p' "$REPO/README.md"; }
+
+# binaries: builds husk, containerd's shim, and what makes their documentation, with `rust` done; prints the directory of all three
+binaries() {
+	local built=${CARGO_TARGET_DIR:-$REPO/target}/$TARGET
+	cargo build --quiet --release --features shim --bin husk --bin containerd-shim-husk-v2 --target "$TARGET" >&2
+	cargo build --quiet --features docs --bin husk-docs --target "$TARGET" >&2
+	cp "$built/debug/husk-docs" "$built/release/husk-docs"
+	echo "$built/release"
+}
