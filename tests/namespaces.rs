@@ -2,6 +2,8 @@
 
 use crate::payload::namespaces;
 use crate::support::*;
+use nix::sched::CloneFlags;
+use std::fs::File;
 
 tests![
     new_ones_differ_from_the_host,
@@ -28,6 +30,7 @@ tests![
     user_maps_without_namespace,
     user_files_are_shifted,
     user_joined,
+    joined_without_a_way_back,
     time_offsets,
     time_offsets_need_the_namespace,
     time_and_user,
@@ -390,6 +393,28 @@ fn user_joined() {
     // maps are for new ones
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
     b.set("/linux/uidMappings", map).refused(&["mapping"]);
+}
+
+/// As below rootless Podman: husk is root of a user namespace, which owns the network that is joined, but not husk's own.
+fn joined_without_a_way_back() {
+    let first = Bundle::new().user_namespace(0).start();
+    let ns = format!("/proc/{}/ns", first.pid());
+    let b = Bundle::new()
+        .namespace("network", Some(&format!("{ns}/net")))
+        .payload(&["ns"]);
+    let c = b.container();
+    let mut cmd = c.cmd("run", &[]);
+    let user = File::open(format!("{ns}/user")).expect("a user namespace");
+    let enter = move || Ok(nix::sched::setns(&user, CloneFlags::CLONE_NEWUSER)?);
+    // SAFETY: one system call
+    unsafe { std::os::unix::process::CommandExt::pre_exec(cmd.command(), enter) };
+    let got = cmd.run().ok().json();
+    let of_first = namespaces(&ns).unwrap();
+    assert_eq!(
+        (&got["net"], &got["user"]),
+        (&of_first["net"], &of_first["user"])
+    );
+    assert_ne!(got["mnt"], of_first["mnt"]);
 }
 
 fn time_offsets() {

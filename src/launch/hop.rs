@@ -41,37 +41,9 @@ pub fn spawn(
     init: impl FnOnce(&[&Join]),
 ) -> Result<Spawned> {
     match ns.hop {
-        Hop::One if may_come_back(ns)? => one(ns, cgroup, map, init),
-        Hop::One | Hop::Two => two(ns, cgroup, map, init),
+        Hop::One => one(ns, cgroup, map, init),
+        Hop::Two => two(ns, cgroup, map, init),
     }
-}
-
-/// Whether husk may enter again what it leaves to join others: not so in a user namespace that owns the others alone, as Podman's
-/// without root. To enter one's own takes the same right, and changes nothing.
-fn may_come_back(ns: &Namespaces) -> Result<bool> {
-    for j in &ns.join {
-        let Some(name) = early_name(j.kind) else {
-            continue;
-        };
-        match clone::setns(self_ns(name)?.as_fd(), j.kind.flag()) {
-            Err(e) if e.errno() == EPERM => return Ok(false),
-            entered => entered?,
-        }
-    }
-    Ok(true)
-}
-
-/// The file in /proc/PID/ns of what is joined before the last clone. A mount namespace changes what paths mean, a cgroup namespace
-/// what CLONE_INTO_CGROUP may reach.
-fn early_name(kind: Kind) -> Option<&'static str> {
-    Some(match kind {
-        Kind::Ipc => "ipc",
-        Kind::Uts => "uts",
-        Kind::Network => "net",
-        Kind::Pid => "pid",
-        Kind::Time => "time",
-        Kind::User | Kind::Mount | Kind::Cgroup => return None,
-    })
 }
 
 /// The flags of the clone that makes init. A cgroup namespace is rooted where the process is, so it is made together
@@ -200,9 +172,17 @@ struct Early<'a> {
 impl<'a> Early<'a> {
     fn join(&mut self, joins: impl Iterator<Item = &'a Join>) -> Result<()> {
         for j in joins {
-            let Some(name) = early_name(j.kind) else {
-                self.later.push(j);
-                continue;
+            // a mount namespace changes what paths mean, a cgroup namespace what CLONE_INTO_CGROUP may reach
+            let name = match j.kind {
+                Kind::Ipc => "ipc",
+                Kind::Uts => "uts",
+                Kind::Network => "net",
+                Kind::Pid => "pid",
+                Kind::Time => "time",
+                Kind::User | Kind::Mount | Kind::Cgroup => {
+                    self.later.push(j);
+                    continue;
+                }
             };
             let back = self_ns(name)?;
             match join(j) {

@@ -67,7 +67,7 @@ pub enum Hop {
     One,
     /// Two: husk's child enters the user namespace (new or joined) and what only its root may make, then clones init as its sibling.
     /// Needed where namespaces must be made by a process that is already in the user namespace: it is joined by
-    /// path, or husk has no right to join or make them itself.
+    /// path, or husk has no right to join or make them itself, or could not come back from those that it joins.
     Two,
 }
 
@@ -206,7 +206,10 @@ fn hop(namespaces: &Namespaces, host: &Host) -> Hop {
         || namespaces.joined(Kind::Pid).is_some()
         || namespaces.joined(Kind::Time).is_some();
     let rootless = host.rootless() && namespaces.is_new(Kind::User);
-    if namespaces.joined(Kind::User).is_some() || (rootless && before_init) {
+    // root of a user namespace, as below rootless Podman, may enter what that owns, and not come back to what the host owns
+    let no_way_back =
+        host.in_user_namespace && namespaces.is_host(Kind::User) && !namespaces.join.is_empty();
+    if namespaces.joined(Kind::User).is_some() || (rootless && before_init) || no_way_back {
         Hop::Two
     } else {
         Hop::One
@@ -351,7 +354,9 @@ mod tests {
             (json!([new_user, new_time]), &offsets, user(1), Hop::Two),
             (json!([new_user, new_time]), &offsets, root(), Hop::One),
             (json!([new_time]), &offsets, root(), Hop::One),
-            (json!([pid]), &none, inner, Hop::One),
+            (json!([pid]), &none, root(), Hop::One),
+            (json!([pid]), &none, inner.clone(), Hop::Two),
+            (json!([new_time]), &none, inner, Hop::One),
             (json!([user_path]), &none, root(), Hop::Two),
             (json!([user_path]), &none, user(1), Hop::Two),
         ] {

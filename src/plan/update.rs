@@ -144,9 +144,11 @@ fn drop_overruled(result: &mut Value, asked: &Value, meant: &[Write]) {
 /// "cpu.shares: …" is about something that is asked for.
 fn names_asked(warning: &str, asked: &Value) -> bool {
     let path = warning.split(": ").next().unwrap_or_default();
-    asked
-        .pointer(&format!("/{}", path.replace('.', "/")))
-        .is_some()
+    let pointer = match path.strip_prefix("unified.") {
+        Some(file) => format!("/unified/{file}"),
+        None => format!("/{}", path.replace('.', "/")),
+    };
+    asked.pointer(&pointer).is_some()
 }
 
 /// For systemd a weight ends the idleness: both are its property CPUWeight.
@@ -357,6 +359,13 @@ mod tests {
         assert_eq!(
             update.warnings,
             ["cpu.shares: unable to apply both, ignored: an idle cgroup (cpu.idle) has no weight"]
+        );
+        let both = json!({"unified": {"cpu.idle": "1", "cpu.weight": "5"}});
+        assert_eq!(
+            updated(&idle, both).unwrap().warnings,
+            [
+                "unified.cpu.weight: unable to apply both, ignored: an idle cgroup (cpu.idle) has no weight"
+            ]
         );
     }
 
