@@ -533,9 +533,12 @@ fn terminal_setting_of_the_config_is_not_taken() {
 /// What an exec leaves in the background is the container's init's to reap, and ends with the container.
 fn orphans_stay_in_the_container() {
     let c = Bundle::new().start();
-    c.exec(&["--detach"], &["spawn", "wait"]).ok();
+    c.exec(&["--detach", "--pid-file", "pid"], &["spawn", "wait"])
+        .ok();
+    let parent = fs::read_to_string("pid").unwrap();
     wait_until("init and the orphan are there", || {
-        c.cgroup_file("cgroup.procs").lines().count() == 2
+        let procs = c.cgroup_file("cgroup.procs");
+        procs.lines().count() == 2 && procs.lines().all(|pid| pid != parent)
     });
     let o = Cmd::runtime()
         .args(["ps", "--format", "json", &c.id])
