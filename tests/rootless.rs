@@ -192,6 +192,7 @@ fn sub_ids() -> [Unmount; 3] {
 }
 
 fn many_ids_by_newuidmap() {
+    runc_fails("it takes newuidmap from PATH");
     needs(&[Uidmap, File("/etc/subuid"), File("/etc/subgid")]);
     let _sub_ids = sub_ids();
     let map = json!([{"containerID": 0, "hostID": UID, "size": 1}, {"containerID": 1, "hostID": 300_000, "size": 65536}]);
