@@ -329,6 +329,7 @@ fn update_changes_both() {
 
 /// For systemd idleness is a weight, and another weight ends it.
 fn weight_ends_idleness() {
+    runc_fails("it writes the weight of an idle cgroup all the same");
     needs(&[Systemd, Controller("cpu"), Kernel(5, 15)]);
     let s = Scope::start(&Bundle::new());
     let update = |options: &[&str]| cmd("update").args(options).arg(&s.id).run().ok();
