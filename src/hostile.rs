@@ -9,9 +9,10 @@ use crate::error::{is_dangerous, printable, printable_json};
 use crate::host::Host;
 use crate::launch::sync::{Channel, Msg};
 use crate::plan::update;
-use crate::plan::{self, Options, Plan};
+use crate::plan::{self, Options, Plan, Violations};
 use crate::state::{State, Status};
 use crate::{config, sys};
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -70,70 +71,59 @@ fn options() -> Options {
     }
 }
 
-/// config.json, until the plan, for root or for a user.
-pub fn config(data: &[u8]) -> Outcome {
-    let mut words = Vec::new();
-    let outcome = match config::parse_spec(data, &mut words) {
+/// Reads, plans, and checks all that is said of it: `words` are those of reading.
+fn judge<T>(
+    read: Result<T>,
+    mut words: Vec<String>,
+    plan: impl FnOnce(T) -> Result<Vec<String>, Violations>,
+) -> Outcome {
+    let outcome = match read.map(plan) {
         Err(e) => {
             words.push(format!("{e:#}"));
             Outcome::Unreadable
         }
-        Ok(spec) => {
-            let host = host(if data.len().is_multiple_of(2) {
-                0
-            } else {
-                1000
-            });
-            match Plan::new(&spec, &host, &options()) {
-                Err(v) => {
-                    words.push(v.to_string());
-                    Outcome::Faulty
-                }
-                Ok(plan) => {
-                    words.extend(plan.warnings);
-                    Outcome::Good
-                }
-            }
+        Ok(Err(v)) => {
+            words.push(v.to_string());
+            Outcome::Faulty
+        }
+        Ok(Ok(warnings)) => {
+            words.extend(warnings);
+            Outcome::Good
         }
     };
     check_words(&words);
     outcome
+}
+
+/// config.json, until the plan, for root or for a user.
+pub fn config(data: &[u8]) -> Outcome {
+    let mut words = Vec::new();
+    let spec = config::parse_spec(data, &mut words);
+    let host = host(if data.len().is_multiple_of(2) {
+        0
+    } else {
+        1000
+    });
+    judge(spec, words, |spec| {
+        Plan::new(&spec, &host, &options()).map(|plan| plan.warnings)
+    })
 }
 
 /// The file of `exec --process`, in a container of the usual kind.
 pub fn process(data: &[u8]) -> Outcome {
     let mut words = Vec::new();
-    let outcome = match config::parse_process(data, &mut words) {
-        Err(e) => {
-            words.push(format!("{e:#}"));
-            Outcome::Unreadable
-        }
-        Ok(process) => match plan::exec(&usual(), &process, &Host::default(), &options()) {
-            Err(v) => {
-                words.push(v.to_string());
-                Outcome::Faulty
-            }
-            Ok(plan) => {
-                words.extend(plan.warnings);
-                Outcome::Good
-            }
-        },
-    };
-    check_words(&words);
-    outcome
+    let process = config::parse_process(data, &mut words);
+    judge(process, words, |process| {
+        plan::exec(&usual(), &process, &Host::default(), &options()).map(|plan| plan.warnings)
+    })
 }
 
 /// The file of `update --resources`.
 pub fn resources(data: &[u8]) -> Outcome {
-    let (words, outcome) = match config::parse_resources(data) {
-        Err(e) => (vec![format!("{e:#}")], Outcome::Unreadable),
-        Ok(asked) => match update::plan(&usual(), &json!({"pids": {"limit": 5}}), &asked) {
-            Err(v) => (vec![v.to_string()], Outcome::Faulty),
-            Ok(update) => (update.warnings, Outcome::Good),
-        },
-    };
-    check_words(&words);
-    outcome
+    let has = json!({"pids": {"limit": 5}});
+    judge(config::parse_resources(data), Vec::new(), |asked| {
+        update::plan(&usual(), &has, &asked).map(|update| update.warnings)
+    })
 }
 
 /// The options of one mount entry, comma separated, with each kind of source.
