@@ -56,6 +56,9 @@ impl fmt::Display for Blocked {
 /// As runc says it.
 const WHAT: &str = "unable to apply cgroup configuration";
 
+const NO_CGROUP2: &str =
+    "no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup)";
+
 /// Makes the plan's cgroup with all controllers that the host has. None: there cannot be one, and the container needs none; or systemd
 /// is to make it around init ([`prepare_around`]).
 pub fn prepare(host: &Host, plan: &Plan) -> Result<Option<Prepared>> {
@@ -64,9 +67,7 @@ pub fn prepare(host: &Host, plan: &Plan) -> Result<Option<Prepared>> {
     }
     let Some(mount) = &host.cgroup else {
         if plan.required {
-            bail!(
-                "{WHAT}: no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup), or ask for no cgroupsPath and no limit"
-            );
+            bail!("{WHAT}: {NO_CGROUP2}, or ask for no cgroupsPath and no limit");
         }
         return Ok(None);
     };
@@ -121,9 +122,7 @@ fn make(mountpoint: &Path, plan: &Plan) -> Result<Prepared, Failure> {
         let fd = fs::openat2(root.as_fd(), &plan.path, flags, 0, resolve)?;
         let blocked = enable_controllers(mountpoint, root.as_fd(), fd.as_fd(), plan)?;
         check_idle(fd.as_fd(), &mountpoint.join(&plan.path))?;
-        if let Some(uid) = plan.owner {
-            delegate(fd.as_fd(), uid)?;
-        }
+        delegate(fd.as_fd(), plan.owner)?;
         Ok((fd, blocked))
     })();
     match result {
@@ -150,9 +149,7 @@ pub fn prepare_around(host: &Host, plan: &Plan, pid: i32) -> Result<Option<Prepa
         return Ok(None);
     };
     let Some(mount) = &host.cgroup else {
-        bail!(
-            "{WHAT}: no cgroup2 file system is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup)"
-        );
+        bail!("{WHAT}: {NO_CGROUP2}");
     };
     refuse_used(&mount.mountpoint, plan, unit, host.euid)?;
     let Some(scope) = systemd::start(unit, plan.required, pid).context(WHAT)? else {
@@ -208,18 +205,14 @@ fn complete(
     };
     let blocked = enable_controllers(mountpoint, root.as_fd(), dir.fd(), &plan)
         .map_err(Failure::into_error)?;
-    if let Some(uid) = plan.owner {
-        delegate(dir.fd(), uid)?;
-    }
+    delegate(dir.fd(), plan.owner)?;
     if let Some(name) = &unit.subgroup {
         match fs::mkdirat(dir.fd(), Path::new(name), 0o755) {
             Err(e) if e.errno() != errno::EEXIST => return Err(e.into()),
             _ => {}
         }
         let sub = dir.sub(Path::new(name))?;
-        if let Some(uid) = plan.owner {
-            delegate(sub.fd(), uid)?;
-        }
+        delegate(sub.fd(), plan.owner)?;
         sub.attach(pid)?;
     }
     Ok((dir, blocked))
@@ -422,9 +415,12 @@ fn enter_threaded(root: BorrowedFd, cgroup: &Path, plan: &Plan) -> Result<(), Fa
     Ok(fs::write_at(root, &file, b"threaded")?)
 }
 
-/// Gives the cgroup to a user: the directory, and the files that the kernel says are safe to give (Linux 4.20).
-fn delegate(dir: BorrowedFd, uid: u32) -> sys::Result<()> {
+/// Gives the cgroup to its owner, if it has one: the directory, and the files that the kernel says are safe to give (Linux 4.20).
+fn delegate(dir: BorrowedFd, owner: Option<u32>) -> sys::Result<()> {
     const SAME_GROUP: u32 = u32::MAX;
+    let Some(uid) = owner else {
+        return Ok(());
+    };
     let list = read(fs::CWD, "/sys/kernel/cgroup/delegate")
         .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
     fs::chownat(dir, "", uid, SAME_GROUP)?;
