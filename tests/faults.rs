@@ -344,6 +344,7 @@ fn small_verbs_fail() {
         &["state"][..],
         &["list"],
         &["kill"],
+        &["kill", "--all"],
         &["pause"],
         &["resume"],
         &["ps", "--format", "json"],
@@ -368,9 +369,22 @@ fn small_verbs_fail() {
                 }
                 ((), cmd)
             };
-            s.at_each_call(&errno.to_string(), next, |(), o| match o.code {
-                0 => Ok(()),
-                _ => clear(o, 1),
+            s.at_each_call(&errno.to_string(), next, |(), o| {
+                if o.code != 0 {
+                    clear(o, 1)?;
+                }
+                // whoever stops it for a moment, or does not get to the end of it, lets it go on
+                let freeze = fs::read_to_string(c.cgroup_dir().join("cgroup.freeze"));
+                let frozen = freeze.expect("cgroup.freeze") == "1\n";
+                let meant = match verb[0] {
+                    "pause" => o.code == 0,
+                    "resume" => o.code != 0 && frozen,
+                    _ => false,
+                };
+                if frozen != meant {
+                    return Err(format!("frozen: {frozen}, then {o}"));
+                }
+                Ok(())
             });
             Cmd::runtime().args(["resume", &c.id]).run();
         }
