@@ -54,7 +54,8 @@ tests![
     annotated_io_latency,
     annotated_partition,
     annotated_partition_that_cannot_be,
-    annotated_file_that_may_be_missing,
+    annotated_compressed_swap,
+    annotated_clamps,
     annotated_values_are_checked,
 ];
 
@@ -725,19 +726,24 @@ fn annotated_partition_that_cannot_be() {
     ]);
 }
 
-fn annotated_file_that_may_be_missing() {
-    needs(&[Controller("memory"), Controller("cpu")]);
-    for (file, value, now) in [
-        ("memory.zswap.max", "64M", "67108864"),
-        ("cpu.uclamp.max", "50", "50.00"),
-    ] {
-        let b = annotated(Bundle::new(), &[(file, value)]);
-        if Bundle::new().create().cgroup_dir().join(file).exists() {
-            assert_eq!(b.start().cgroup_file(file), now);
-        } else {
-            b.refused(&[&format!("dev.husk.{file}"), file, "is not there"]);
-        }
-    }
+fn annotated_compressed_swap() {
+    needs(&[
+        Controller("memory"),
+        File("/sys/module/zswap/parameters/enabled"),
+    ]);
+    let c = annotated(Bundle::new(), &[("memory.zswap.max", "64M")]).start();
+    assert_eq!(c.cgroup_file("memory.zswap.max"), (64 * MIB).to_string());
+}
+
+fn annotated_clamps() {
+    needs(&[
+        Controller("cpu"),
+        File("/proc/sys/kernel/sched_util_clamp_max"),
+    ]);
+    let limits = [("cpu.uclamp.min", "12.5"), ("cpu.uclamp.max", "50")];
+    let c = annotated(Bundle::new(), &limits).start();
+    assert_eq!(c.cgroup_file("cpu.uclamp.min"), "12.50");
+    assert_eq!(c.cgroup_file("cpu.uclamp.max"), "50.00");
 }
 
 fn annotated_values_are_checked() {
