@@ -154,6 +154,16 @@ fn create_exec_delete() {
         .run()
         .ok()
         .says("inside");
+    // nobody counts what it uses
+    let o = cmd(&["events", "--stats", &id]).run().ok();
+    assert_eq!(o.json()["type"], "stats");
+    if is_husk() {
+        assert_eq!(o.json()["data"], json!({}), "runc's are zeros");
+        assert!(o.err.contains("it has no cgroup"), "{o}");
+        cmd(&["events", &id])
+            .run()
+            .fails(1, &["it has no cgroup", "cgroupsPath"]);
+    }
     cmd(&["kill", &id, "TERM"]).run().ok();
     wait_until("it is stopped", || {
         cmd(&["state", &id]).run().ok().json()["status"] == "stopped"
