@@ -2,9 +2,9 @@
 
 use super::print;
 use crate::cgroup::stats::{HugePages, Io, Memory, OomKills, Pressure, Stats, UNLIMITED};
-use crate::{cli, log};
 use crate::state::{Root, StateDir, Status};
 use crate::sys::process::{POLLIN, POLLPRI, poll};
+use crate::{cli, log};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -20,7 +20,8 @@ pub fn run(global: &cli::Global, args: cli::Events) -> Result<i32> {
         bail!("events '{id}': container with id {id} is not running: it is {status}");
     };
     let Some(cgroup) = state.open_cgroup()? else {
-        let unknown = "it has no cgroup, which alone knows what it uses; give it one by cgroupsPath";
+        let unknown =
+            "it has no cgroup, which alone knows what it uses; give it one by cgroupsPath";
         if args.stats {
             // a user's container may have none, and a script that looks at all of them is to go on; runc gives zeros
             record("stats", id, Some(json!({})))?;
