@@ -3,11 +3,12 @@
 //! There is no thread, and nothing is read or connected unless a container has a unit. Every call has a deadline.
 
 use crate::plan::systemd::Value;
+use crate::sys::socket;
 use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long systemd may take for one call. It answers in milliseconds, unless it is reloading or the machine is very busy.
@@ -61,12 +62,9 @@ const BUS: Target = Target {
     interface: "org.freedesktop.DBus",
 };
 
-/// Where a socket is.
+/// Where a socket is: a path, or with `@` a name in the abstract namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    Path(std::path::PathBuf),
-    Abstract(String),
-}
+pub struct Address(pub PathBuf);
 
 impl Address {
     /// The first Unix socket of an address as DBUS_SESSION_BUS_ADDRESS has it.
@@ -76,21 +74,12 @@ impl Address {
                 let (key, value) = pair.split_once('=')?;
                 let value = unescape(value)?;
                 match key {
-                    "path" => Some(Address::Path(value.into())),
-                    "abstract" => Some(Address::Abstract(value)),
+                    "path" => Some(Address(value.into())),
+                    "abstract" => Some(Address(format!("@{value}").into())),
                     _ => None,
                 }
             })
         })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Address::Path(p) => write!(f, "'{}'", p.display()),
-            Address::Abstract(a) => write!(f, "'@{a}'"),
-        }
     }
 }
 
@@ -113,6 +102,7 @@ fn unescape(text: &str) -> Option<String> {
 /// A connection.
 pub struct Connection {
     socket: UnixStream,
+    patience: Duration,
     serial: u32,
     /// Received, not yet looked at.
     buffer: Vec<u8>,
@@ -124,29 +114,29 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and says who we are: `uid`, or None in a user namespace, where the other side knows better.
-    pub fn open(address: &Address, bus: bool, uid: Option<u32>) -> Result<Connection> {
-        let socket = match address {
-            Address::Path(path) => UnixStream::connect(path),
-            Address::Abstract(name) => SocketAddr::from_abstract_name(name)
-                .and_then(|name| UnixStream::connect_addr(&name)),
-        }
-        .map_err(|e| failed(&e))
-        .with_context(|| format!("connect to {address}"))?;
+    /// The other side may take `patience` for each call.
+    pub fn open(
+        address: &Address,
+        bus: bool,
+        uid: Option<u32>,
+        patience: Duration,
+    ) -> Result<Connection> {
+        let socket = socket::connect_within(&address.0, patience)?;
         let mut c = Connection {
-            socket,
+            socket: socket.into(),
+            patience,
             serial: 0,
             buffer: Vec::new(),
             signals: Vec::new(),
             bus,
         };
         c.greet(uid)
-            .with_context(|| format!("log in at {address}"))?;
+            .with_context(|| format!("log in at '{}'", address.0.display()))?;
         Ok(c)
     }
 
     fn greet(&mut self, uid: Option<u32>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        self.socket.set_write_timeout(Some(PATIENCE))?;
+        let deadline = Instant::now() + self.patience;
         let token: String = uid.map_or(String::new(), |u| {
             u.to_string().bytes().map(|b| format!("{b:02x}")).collect()
         });
@@ -184,7 +174,7 @@ impl Connection {
     fn fill(&mut self, deadline: Instant) -> Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            bail!("no answer within {} s", PATIENCE.as_secs());
+            bail!("no answer within {:?}", self.patience);
         }
         self.socket.set_read_timeout(Some(left))?;
         let mut chunk = [0u8; 4096];
@@ -219,7 +209,7 @@ impl Connection {
         let message = encode(serial, to, destination, method, args);
         let sent = self.socket.write_all(&message).map_err(|e| failed(&e));
         sent.with_context(|| method.to_string())?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             let m = self.receive(deadline).with_context(|| method.to_string())?;
             match m.kind {
@@ -240,7 +230,7 @@ impl Connection {
 
     /// Waits for the next signal of this name that fits.
     pub fn signal(&mut self, name: &str, fits: impl Fn(&Message) -> bool) -> Result<Message> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             while let Some(m) = (!self.signals.is_empty()).then(|| self.signals.remove(0)) {
                 if m.member == name && fits(&m) {
@@ -518,22 +508,48 @@ fn alignment(signature: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixListener;
 
     #[test]
     fn addresses() {
-        let path = |p: &str| Some(Address::Path(p.into()));
+        let path = |p: &str| Some(Address(p.into()));
         for (text, want) in [
             ("unix:path=/run/user/1000/bus", path("/run/user/1000/bus")),
             ("tcp:host=x;unix:guid=5,path=/a%20b", path("/a b")),
-            (
-                "unix:abstract=/tmp/x,guid=1",
-                Some(Address::Abstract("/tmp/x".into())),
-            ),
+            ("unix:abstract=/tmp/x,guid=1", path("@/tmp/x")),
             ("unix:tmpdir=/tmp", None),
             ("", None),
         ] {
             assert_eq!(Address::parse(text), want, "{text}");
         }
+    }
+
+    /// A systemd that hangs, or is being stopped by a debugger.
+    #[test]
+    fn nobody_is_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address(dir.path().join("silent"));
+        let patience = Duration::from_millis(50);
+        let open = || Connection::open(&address, false, Some(0), patience).map(drop);
+        let failure = || format!("{:#}", open().unwrap_err());
+        let listener = UnixListener::bind(&address.0).unwrap();
+        assert!(failure().ends_with("silent': no answer within 50ms"));
+        // one that lets us in and does not answer the call
+        drop(listener.accept());
+        let server = std::thread::spawn(move || {
+            let mut c = listener.accept().unwrap().0;
+            c.write_all(b"OK 00\r\n").unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+        });
+        let mut c = Connection::open(&address, false, Some(0), patience).unwrap();
+        let to = Target {
+            destination: "d",
+            path: "/p",
+            interface: "i",
+        };
+        let failure = c.call(to, "Ping", &[]).unwrap_err();
+        assert_eq!(format!("{failure:#}"), "Ping: no answer within 50ms");
+        server.join().unwrap();
     }
 
     /// The same message as `busctl` makes.

@@ -2,7 +2,7 @@
 //!
 //! systemd makes a scope around processes that are there, so it is started after the last clone, while the container's init waits.
 
-use super::dbus::{Address, Connection, Refused, Target};
+use super::dbus::{Address, Connection, PATIENCE, Refused, Target};
 use crate::host::Host;
 use crate::log;
 use crate::plan::resources::Write;
@@ -57,21 +57,21 @@ fn connect(scope: &Scope) -> Result<Connection> {
         let bus = named.and_then(|a| Address::parse(&a));
         (
             dir.join("systemd/private"),
-            bus.unwrap_or_else(|| Address::Path(dir.join("bus"))),
+            bus.unwrap_or_else(|| Address(dir.join("bus"))),
         )
     } else {
         let named = env::var("DBUS_SYSTEM_BUS_ADDRESS").ok();
         let bus = named.and_then(|a| Address::parse(&a));
         (
             "/run/systemd/private".into(),
-            bus.unwrap_or_else(|| Address::Path("/run/dbus/system_bus_socket".into())),
+            bus.unwrap_or_else(|| Address("/run/dbus/system_bus_socket".into())),
         )
     };
     // straight to systemd, as systemctl does: two processes less to wait for, and it works without a bus
-    if let Ok(c) = Connection::open(&Address::Path(direct), false, said) {
+    if let Ok(c) = Connection::open(&Address(direct), false, said, PATIENCE) {
         return Ok(c);
     }
-    Connection::open(&bus, true, said)
+    Connection::open(&bus, true, said, PATIENCE)
 }
 
 /// Whether it is the user's systemd that husk asks: --rootless says so, or husk is not root, or root of a user namespace only by

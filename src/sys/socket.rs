@@ -3,11 +3,14 @@
 use super::{Result, check, lift};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    setsockopt, sockopt,
 };
+use nix::sys::time::TimeVal;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The kernel's limit on descriptors in one message (`SCM_MAX_FD`).
 pub const MAX_FDS: usize = 253;
@@ -45,7 +48,20 @@ fn unix_socket(kind: Kind) -> nix::Result<OwnedFd> {
 /// Connects to a path or, where that begins with `@`, to a name in the abstract namespace (unix(7)).
 pub fn connect(path: &Path, kind: Kind) -> Result<OwnedFd> {
     let call = || format!("connect to '{}'", path.display());
-    let fd = lift(unix_socket(kind), call)?;
+    connect_with(lift(unix_socket(kind), call)?, path)
+}
+
+/// The same for a stream, whose listener and reader make us wait no longer than `limit` at a time: then it is `EAGAIN`.
+pub fn connect_within(path: &Path, limit: Duration) -> Result<OwnedFd> {
+    let call = || format!("connect to '{}'", path.display());
+    let fd = lift(unix_socket(Kind::Stream), call)?;
+    let time = TimeVal::new(limit.as_secs() as i64, limit.subsec_micros().into());
+    lift(setsockopt(&fd, sockopt::SendTimeout, &time), call)?;
+    connect_with(fd, path)
+}
+
+fn connect_with(fd: OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let call = || format!("connect to '{}'", path.display());
     let addr = match path.as_os_str().as_bytes() {
         [b'@', name @ ..] => UnixAddr::new_abstract(name),
         _ => UnixAddr::new(path),
@@ -197,4 +213,23 @@ pub fn loopback_up() -> Result<()> {
         || "ioctl SIOCSIFFLAGS 'lo'".into(),
     )
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_nobody_is_waited_for_in_vain() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("full");
+        let listener = bind(&path, Kind::Stream).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let limit = Duration::from_millis(50);
+        let _first = connect_within(&path, limit).unwrap();
+        let begun = std::time::Instant::now();
+        let e = connect_within(&path, limit).unwrap_err();
+        assert_eq!(e.errno(), nix::libc::EAGAIN, "{e}");
+        assert!(begun.elapsed() >= limit);
+    }
 }
