@@ -1,8 +1,11 @@
-//! Many husks at once, and many one after the other.
+//! Many husks at once, many one after the other, and many of what one may have. What grows with the square of it fails here; the
+//! figures are `hack/bench`'s.
 
+use crate::support::process::runtime;
 use crate::support::runner::note;
 use crate::support::*;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +13,10 @@ tests![
     one_create_wins,
     commands_race_on_one_container,
     many_in_a_row,
-    many_at_once
+    many_at_once,
+    the_thousandth_costs_what_the_first_does,
+    a_thousand_are_listed,
+    mounts_and_rules_cost_what_they_are,
 ];
 
 fn one_create_wins() {
@@ -152,4 +158,128 @@ fn many_at_once() {
     for run in all {
         assert_eq!(run.wait().ok().line(), "hello");
     }
+}
+
+/// The shortest of some tries, since others on the machine can only make one longer.
+fn shortest(mut run: impl FnMut()) -> Duration {
+    let mut time = || {
+        let begun = Instant::now();
+        run();
+        begun.elapsed()
+    };
+    (0..5).map(|_| time()).min().expect("five tries")
+}
+
+/// As many containers more in a state directory, by copies of the record of one that runs.
+fn crowd(c: &Container, state: &Path, numbers: std::ops::Range<usize>) {
+    let record = dir().join("state").join(&c.id).join("state.json");
+    for n in numbers {
+        let copy = state.join(format!("copy{n}"));
+        fs::create_dir_all(&copy).expect("a directory");
+        fs::copy(&record, copy.join("state.json")).expect("a record");
+    }
+}
+
+/// By the system calls that each command makes, which no load of the machine changes, and roughly by the clock.
+fn the_thousandth_costs_what_the_first_does() {
+    husk_only("the containers are copies of its state");
+    let b = Bundle::new();
+    let c = b.start();
+    let roots = ["alone", "crowded"].map(|name| dir().join(name));
+    crowd(&c, &roots[0], 0..1);
+    crowd(&c, &roots[1], 0..1000);
+    let cmd = |root: &Path, args: &[&str]| Cmd::new(runtime()).arg("--root").arg(root).args(args);
+    let one = b.container();
+    let bundle = one.bundle.to_str().expect("a path");
+    let counted = |root: &Path| {
+        let calls = |args: &[&str]| crate::syscalls::count(args[0], "self", cmd(root, args)).0;
+        let id = one.id.as_str();
+        let counts = [
+            calls(&["create", "--bundle", bundle, id]),
+            calls(&["state", id]),
+            calls(&["start", id]),
+            calls(&["exec", id, "/bin/payload", "true"]),
+            calls(&["kill", id, "KILL"]),
+        ];
+        cmd(root, &["delete", "--force", id]).run().ok();
+        counts
+    };
+    // a process that is not gone yet is waited for, with a call or two more
+    let mut least = [[usize::MAX; 5]; 2];
+    for _ in 0..10 {
+        for (least, root) in least.iter_mut().zip(&roots) {
+            for (least, now) in least.iter_mut().zip(counted(root)) {
+                *least = now.min(*least);
+            }
+        }
+        if least[0] == least[1] {
+            break;
+        }
+    }
+    assert_eq!(least[0], least[1], "system calls alone, and among 1,000");
+    let b = b.payload(&["true"]);
+    let mut times = [Duration::MAX; 2];
+    for _ in 0..20 {
+        for (time, root) in times.iter_mut().zip(&roots) {
+            let c = b.container();
+            let bundle = c.bundle.to_str().expect("a path");
+            let begun = Instant::now();
+            cmd(root, &["run", "--bundle", bundle, &c.id]).run().ok();
+            *time = begun.elapsed().min(*time);
+        }
+    }
+    let [alone, among] = times;
+    note(&format!("run takes {alone:?} alone, {among:?} among 1,000"));
+    assert!(among < alone * 2, "{alone:?} alone, {among:?} among 1,000");
+}
+
+fn a_thousand_are_listed() {
+    husk_only("the containers are copies of its state");
+    let c = Bundle::new().start();
+    let state = dir().join("crowded");
+    let list = |count: usize| {
+        let o = Cmd::new(runtime()).arg("--root").arg(&state).arg("list");
+        let o = o.run().ok();
+        assert_eq!(o.out.matches(" running ").count(), count);
+    };
+    let times = [0..250, 250..1000].map(|numbers| {
+        let count = numbers.end;
+        crowd(&c, &state, numbers);
+        shortest(|| list(count))
+    });
+    let [few, many] = times;
+    note(&format!("{few:?} for 250, {many:?} for 1,000"));
+    assert!(
+        many < few * 6 + Duration::from_millis(5),
+        "{few:?} for 250, {many:?} for 1,000"
+    );
+}
+
+/// Eight times as many take eight times as long, and not 64 times.
+fn mounts_and_rules_cost_what_they_are() {
+    husk_only("others do not take so many rules");
+    let b = Bundle::new().payload(&["true"]);
+    let with = |what: &str, count: usize| {
+        match what {
+        "mounts" => (0..count).fold(b.clone().writable(), |b, n| {
+            b.bind("/dev/null", &format!("/tmp/{n}"), &["bind"])
+        }),
+        _ => (0..count).fold(b.clone(), |b, n| {
+            let rule = json!({"allow": n % 2 == 0, "type": "c", "major": 10 + n / 100, "minor": n, "access": "rw"});
+            b.push("/linux/resources/devices", rule)
+        }),
+    }
+    };
+    let base = shortest(|| drop(b.run().ok()));
+    let mut notes = Vec::new();
+    for (what, few, many) in [("mounts", 125, 1000), ("rules", 1250, 10_000)] {
+        let [less, more] = [few, many].map(|count| {
+            let b = with(what, count);
+            shortest(|| drop(b.run().ok())).saturating_sub(base)
+        });
+        let text = format!("{less:?} for {few} {what}, {more:?} for {many}");
+        assert!(more < less * 20 + Duration::from_millis(20), "{text}");
+        notes.push(text);
+    }
+    note(&notes.join(", "));
 }

@@ -25,7 +25,7 @@ fn bundle() -> Bundle {
 }
 
 /// Runs the command and says what calls it made. `who` is husk itself, or the process that becomes the container's.
-fn count(verb: &str, who: &str, cmd: Cmd) -> (usize, String) {
+pub fn count(verb: &str, who: &str, cmd: Cmd) -> (usize, String) {
     let report = dir().join("report");
     cmd.inject(who, "count", 0, &report).run().ok();
     let mut calls = BTreeMap::<&str, usize>::new();

@@ -19,11 +19,13 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_RUNTIMES = 8, MAX_ARGS = 12, AT_ONCE = 50, IN_SEQUENCE = 100 };
+enum { MAX_RUNTIMES = 8, MAX_ARGS = 12, AT_ONCE = 50, IN_SEQUENCE = 100, CROWD = 1000 };
 
 struct runtime {
 	const char *name, *path;
@@ -35,12 +37,14 @@ struct cell {
 	double *us;
 	int n;
 	long peak_kib;
-	bool failed;
+	bool failed, absent;
 };
 
 /* The operation at work: any function below may end it. */
 static struct {
 	const struct runtime *runtime;
+	/* while the clock runs */
+	double began;
 	long peak_kib;
 	bool failed;
 } now;
@@ -99,7 +103,7 @@ static bool reap(const char *verb, pid_t pid)
 
 	if (wait4(pid, &status, 0, &usage) < 0)
 		return false;
-	if (usage.ru_maxrss > now.peak_kib)
+	if (now.began && usage.ru_maxrss > now.peak_kib)
 		now.peak_kib = usage.ru_maxrss;
 	/* an orphan is a container's process: how it ends is not the runtime's doing */
 	if (pid > 0 && status != 0)
@@ -116,6 +120,20 @@ static void until_alone(void)
 		;
 }
 
+/* What lies between these two is the operation; the rest prepares it and cleans up. */
+static void begin(void)
+{
+	now.peak_kib = 0;
+	now.began = clock_us();
+}
+
+static double end(void)
+{
+	double us = clock_us() - now.began;
+	now.began = 0;
+	return us;
+}
+
 static void force(const char *id)
 {
 	CALL("delete", "--force", id);
@@ -125,9 +143,9 @@ static void force(const char *id)
 /* The operations: each gives its time in microseconds. */
 static double run_in(const char *bundle)
 {
-	double t = clock_us();
+	begin();
 	CALL("run", "--bundle", bundle, "r");
-	return clock_us() - t;
+	return end();
 }
 
 static double run(void) { return run_in("true"); }
@@ -207,91 +225,98 @@ static double waiting(void)
 
 static double create(void)
 {
-	double t = clock_us();
+	begin();
 	CALL("create", "--bundle", "true", "c");
-	t = clock_us() - t;
+	double us = end();
 	force("c");
-	return t;
+	return us;
 }
 
 static double start_(void)
 {
 	CALL("create", "--bundle", "true", "s");
-	double t = clock_us();
+	begin();
 	CALL("start", "s");
-	t = clock_us() - t;
+	double us = end();
 	until_alone();
 	CALL("delete", "s");
-	return t;
+	return us;
 }
 
 static double whole_life(void)
 {
-	double t = clock_us();
+	begin();
 	CALL("create", "--bundle", "true", "l");
 	CALL("start", "l");
 	until_alone();
 	CALL("delete", "l");
-	return clock_us() - t;
+	return end();
+}
+
+static double list(void)
+{
+	begin();
+	CALL("list", NULL);
+	return end();
 }
 
 static double exec(void)
 {
-	double t = clock_us();
+	begin();
 	CALL("exec", "resident", "/true");
-	return clock_us() - t;
+	return end();
 }
 
 static double state(void)
 {
-	double t = clock_us();
+	begin();
 	CALL("state", "resident");
-	return clock_us() - t;
+	return end();
 }
 
 static double kill_(void)
 {
 	CALL("run", "--detach", "--bundle", "wait", "k");
-	double t = clock_us();
+	begin();
 	CALL("kill", "k", "KILL");
-	t = clock_us() - t;
+	double us = end();
 	until_alone();
 	CALL("delete", "k");
-	return t;
+	return us;
 }
 
 static double delete(void)
 {
 	CALL("run", "--detach", "--bundle", "true", "d");
 	until_alone();
-	double t = clock_us();
+	begin();
 	CALL("delete", "d");
-	return clock_us() - t;
+	return end();
 }
 
 static double delete_force(void)
 {
 	CALL("run", "--detach", "--bundle", "wait", "f");
-	double t = clock_us();
+	begin();
 	CALL("delete", "--force", "f");
-	t = clock_us() - t;
+	double us = end();
 	until_alone();
-	return t;
+	return us;
 }
 
 static double in_sequence(void)
 {
-	double t = clock_us();
+	begin();
 	for (int i = 0; i < IN_SEQUENCE && !now.failed; i++)
 		CALL("run", "--bundle", "true", "q");
-	return clock_us() - t;
+	return end();
 }
 
 static double at_once(void)
 {
 	pid_t pids[AT_ONCE];
-	double t = clock_us();
 
+	begin();
 	for (int i = 0; i < AT_ONCE; i++) {
 		char bundle[16];
 		snprintf(bundle, sizeof bundle, "many/%d", i);
@@ -299,7 +324,7 @@ static double at_once(void)
 	}
 	for (int i = 0; i < AT_ONCE; i++)
 		reap("run", pids[i]);
-	return clock_us() - t;
+	return end();
 }
 
 /*
@@ -310,45 +335,109 @@ static const struct row {
 	const char *key, *text;
 	double (*operation)(void);
 	int divisor;
-	bool resident;
+	enum beside { NOTHING, RESIDENT, CROWDED } beside;
 	double floor, base, most;
 } rows[] = {
-	{ "run", "run", run, 1, false, 1.4, 0.65, 0 },
-	{ "no-net", "run without network namespace", run_no_net, 1, false, 1.4, 0, 0 },
-	{ "seccomp-anew", "run with a seccomp profile", run_seccomp_anew, 1, false, 1.5, 0.2, 0 },
-	{ "seccomp", "the same, crun's filter cached", run_seccomp, 1, false, 0, 0.6, 0 },
-	{ "userns", "run with user namespace", run_userns, 1, false, 1.4, 0, 0 },
-	{ "life", "create + start + delete", whole_life, 1, false, 1.8, 0.55, 0 },
-	{ "create", "create", create, 1, false, 1.5, 0, 0 },
-	{ "start", "start", start_, 1, false, 0, 0.45, 450 },
-	{ "state", "state", state, 1, true, 0, 0.45, 450 },
-	{ "kill", "kill", kill_, 1, false, 0, 0.45, 450 },
-	{ "delete", "delete", delete, 1, false, 0, 0.45, 450 },
-	{ "force", "delete --force of a running one", delete_force, 1, false, 0, 0, 1000 },
-	{ "exec", "exec", exec, 1, true, 1.6, 0.55, 0 },
-	{ "at-once", "50 × run at once", at_once, 10, false, 0, 0.65, 0 },
-	{ "sequence", "100 × run in sequence", in_sequence, 10, false, 0, 0.65, 0 },
-	{ "cold", "run, nothing in the page cache", run_cold, 6, false, 0, 0.7, 0 },
-	{ "waiting", "KiB of each of 50 created (PSS)", waiting, 20, false, 0, 0, 100 },
+	{ "run", "run", run, 1, NOTHING, 1.4, 0.65, 0 },
+	{ "no-net", "run without network namespace", run_no_net, 1, NOTHING, 1.4, 0, 0 },
+	{ "seccomp-anew", "run with a seccomp profile", run_seccomp_anew, 1, NOTHING, 1.5, 0.2, 0 },
+	{ "seccomp", "the same, crun's filter cached", run_seccomp, 1, NOTHING, 0, 0.6, 0 },
+	{ "userns", "run with user namespace", run_userns, 1, NOTHING, 1.4, 0, 0 },
+	{ "life", "create + start + delete", whole_life, 1, NOTHING, 1.8, 0.55, 0 },
+	{ "create", "create", create, 1, NOTHING, 1.5, 0, 0 },
+	{ "start", "start", start_, 1, NOTHING, 0, 0.45, 450 },
+	{ "state", "state", state, 1, RESIDENT, 0, 0.45, 450 },
+	{ "kill", "kill", kill_, 1, NOTHING, 0, 0.45, 450 },
+	{ "delete", "delete", delete, 1, NOTHING, 0, 0.45, 450 },
+	{ "force", "delete --force of a running one", delete_force, 1, NOTHING, 0, 0, 1000 },
+	{ "exec", "exec", exec, 1, RESIDENT, 1.6, 0.55, 0 },
+	{ "at-once", "50 × run at once", at_once, 10, NOTHING, 0, 0.65, 0 },
+	{ "sequence", "100 × run in sequence", in_sequence, 10, NOTHING, 0, 0.65, 0 },
+	{ "cold", "run, nothing in the page cache", run_cold, 6, NOTHING, 0, 0.7, 0 },
+	{ "waiting", "KiB of each of 50 created (PSS)", waiting, 20, NOTHING, 0, 0, 100 },
+	{ "among", "create, start, delete among 1 000", whole_life, 1, CROWDED, 1.8, 0.55, 0 },
+	{ "list", "list of 1 000", list, 1, CROWDED, 0, 0, 50000 },
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
-static bool chosen(const char *list, const char *key)
+/* A crowd takes long to make, and runc's some GiB: only when asked for by name. */
+static bool chosen(const char *list, const struct row *row)
 {
-	size_t n = strlen(key);
+	size_t n = strlen(row->key);
 
 	if (!*list)
-		return true;
-	for (const char *p = list; (p = strstr(p, key)); p++)
+		return row->beside != CROWDED;
+	for (const char *p = list; (p = strstr(p, row->key)); p++)
 		if ((p == list || p[-1] == ',') && (!p[n] || p[n] == ','))
 			return true;
 	return false;
 }
 
+/* A bundle of its own for each, with a cgroup of its own. */
+static void bundle_for_crowd(const char *path)
+{
+	static const char like[] = "many-0";
+	char config[65536], file[128], cgroup[64], *at;
+	size_t n = 0;
+
+	snprintf(cgroup, sizeof cgroup, "%s", path);
+	for (at = cgroup; (at = strchr(at, '/')); )
+		*at = '-';
+	FILE *f = fopen("many/0/config.json", "r");
+	if (f)
+		n = fread(config, 1, sizeof config - 1, f);
+	config[n] = 0;
+	if (!f || fclose(f) || !(at = strstr(config, like)))
+		die("many/0/config.json");
+	snprintf(file, sizeof file, "%s/config.json", path);
+	if (mkdir(path, 0755) < 0 || !(f = fopen(file, "w")))
+		die(file);
+	fprintf(f, "%.*s%s%s", (int)(at - config), config, cgroup, at + sizeof like - 1);
+	fclose(f);
+}
+
+/* Containers that wait beside what is timed. They are children of a process of their own, which gives no signal at its end: so
+ * until_alone waits for neither. They go when `until` is closed. */
+static pid_t crowd(const int until[2], const int ready[2])
+{
+	char bundle[64], *id;
+	char byte;
+
+	pid_t pid = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+	if (pid < 0)
+		die("clone");
+	if (pid > 0)
+		return pid;
+	close(until[1]);
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+		die("become subreaper");
+	snprintf(bundle, sizeof bundle, "crowd/%s", now.runtime->name);
+	if ((mkdir("crowd", 0755) < 0 && errno != EEXIST) || (mkdir(bundle, 0755) < 0 && errno != EEXIST))
+		die(bundle);
+	id = bundle + strlen(bundle);
+	*id++ = '/';
+	for (int i = 0; i < CROWD && !now.failed; i++) {
+		sprintf(id, "%d", i);
+		if (access(bundle, F_OK) < 0)
+			bundle_for_crowd(bundle);
+		CALL("create", "--bundle", bundle, id);
+	}
+	if (!now.failed && write(ready[1], "", 1) == 1)
+		read(until[0], &byte, 1);
+	for (int i = 0; i < CROWD; i++) {
+		sprintf(id, "%d", i);
+		CALL("delete", "--force", id);
+	}
+	until_alone();
+	_exit(0);
+}
+
 static void measure(const struct row *row, struct runtime *runtimes, struct cell *cells, int n, int rounds, int pause_ms)
 {
 	struct timespec pause = { pause_ms / 1000, pause_ms % 1000 * 1000000L };
-	int order[MAX_RUNTIMES];
+	int order[MAX_RUNTIMES], untils[MAX_RUNTIMES], until[2], ready[2];
+	pid_t crowds[MAX_RUNTIMES];
+	char byte;
 
 	rounds = (rounds + row->divisor - 1) / row->divisor;
 	for (int i = 0; i < n; i++) {
@@ -356,10 +445,23 @@ static void measure(const struct row *row, struct runtime *runtimes, struct cell
 		cells[i] = (struct cell){ .us = calloc(rounds, sizeof(double)) };
 		now.runtime = &runtimes[i];
 		now.failed = false;
-		if (row->resident) {
+		/* it knows its containers by their names alone */
+		cells[i].absent = row->operation == list && !strcmp(now.runtime->name, "floor");
+		if (row->beside == RESIDENT) {
 			char bundle[64];
 			snprintf(bundle, sizeof bundle, "resident/%s", runtimes[i].name);
 			CALL("run", "--detach", "--bundle", bundle, "resident");
+		}
+		if (row->beside == CROWDED && !cells[i].absent) {
+			if (pipe2(until, O_CLOEXEC) < 0 || pipe2(ready, O_CLOEXEC) < 0)
+				die("pipe");
+			crowds[i] = crowd(until, ready);
+			close(until[0]);
+			close(ready[1]);
+			if (read(ready[0], &byte, 1) != 1)
+				fail("the first 1 000 times create", 0);
+			close(ready[0]);
+			untils[i] = until[1];
 		}
 		cells[i].failed = now.failed;
 	}
@@ -372,7 +474,7 @@ static void measure(const struct row *row, struct runtime *runtimes, struct cell
 		}
 		for (int i = 0; i < n; i++) {
 			struct cell *cell = &cells[order[i]];
-			if (cell->failed)
+			if (cell->failed || cell->absent)
 				continue;
 			now.runtime = &runtimes[order[i]];
 			now.failed = false;
@@ -387,10 +489,17 @@ static void measure(const struct row *row, struct runtime *runtimes, struct cell
 				cell->peak_kib = now.peak_kib;
 		}
 	}
-	for (int i = 0; i < n && row->resident; i++) {
+	for (int i = 0; i < n && row->beside == RESIDENT; i++) {
 		now.runtime = &runtimes[i];
 		CALL("delete", "--force", "resident");
 	}
+	/* a later crowd has the descriptors of those before it */
+	for (int i = 0; i < n && row->beside == CROWDED; i++)
+		if (!cells[i].absent)
+			close(untils[i]);
+	for (int i = 0; i < n && row->beside == CROWDED; i++)
+		if (!cells[i].absent)
+			waitpid(crowds[i], NULL, __WCLONE);
 	until_alone();
 }
 
@@ -419,7 +528,7 @@ static void print_us(double us)
 
 static void print_ratio(const struct cell *of, const struct cell *to)
 {
-	if (to->failed || !to->n)
+	if (to->failed || to->absent)
 		printf("      - |");
 	else
 		printf(" %6.2f |", quantile(of, 0.5) / quantile(to, 0.5));
@@ -431,8 +540,8 @@ static void print_row(const struct row *row, const struct cell *cells, int n, in
 	/* printf counts bytes, × has two */
 	printf("| %-*s |", (int)(33 + (strstr(row->text, "×") != NULL)), row->text);
 	for (int i = 0; i < n; i++) {
-		if (cells[i].failed) {
-			printf("    fails |          |        |%s       |", floor < 0 ? "" : "        |");
+		if (cells[i].failed || cells[i].absent) {
+			printf("    %5s |          |        |%s       |", cells[i].failed ? "fails" : "-", floor < 0 ? "" : "        |");
 			continue;
 		}
 		print_us(quantile(&cells[i], 0.5));
@@ -464,7 +573,7 @@ static void json_row(FILE *out, const struct row *row, const struct cell *cells,
 	for (int i = 0; i < n; i++) {
 		const struct cell *c = &cells[i];
 		fprintf(out, "%s\n      \"%s\": ", i ? "," : "", runtimes[i].name);
-		if (c->failed)
+		if (c->failed || c->absent)
 			fprintf(out, "null");
 		else
 			fprintf(out, "{\"median\": %.1f, \"p90\": %.1f, \"least\": %.1f, \"samples\": %d, \"peak_kib\": %ld}",
@@ -503,7 +612,7 @@ int main(int argc, char **argv)
 	for (const char *p = argv[3]; *p; p++)
 		want += *p == ',';
 	for (int r = 0; r < ROWS; r++)
-		have += chosen(argv[3], rows[r].key);
+		have += chosen(argv[3], &rows[r]);
 	if (want && want != have) {
 		fprintf(stderr, "bench: --rows %s: %d of them are known\n", argv[3], have);
 		return 125;
@@ -518,7 +627,7 @@ int main(int argc, char **argv)
 	fprintf(json, "{\n  \"rounds\": %d,\n  \"pause_ms\": %d,\n  \"base\": \"%s\",\n  \"rows\": [", rounds, pause_ms, runtimes[base].name);
 	print_head(runtimes, n, base, floor);
 	for (int r = 0; r < ROWS; r++) {
-		if (!chosen(argv[3], rows[r].key))
+		if (!chosen(argv[3], &rows[r]))
 			continue;
 		measure(&rows[r], runtimes, cells, n, rounds, pause_ms);
 		for (int i = 0; i < n; i++) {

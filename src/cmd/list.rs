@@ -52,14 +52,14 @@ fn table(reports: &[Report]) -> String {
 
 /// Columns of at least 12 characters with 3 blanks between, as Go's tabwriter sets them for runc.
 fn align(rows: &[[String; 6]]) -> String {
-    let width = |column: usize| {
+    let widths = [0, 1, 2, 3, 4].map(|column: usize| {
         let longest = rows.iter().map(|r| r[column].chars().count()).max();
         12.max(longest.unwrap_or(0) + 3)
-    };
+    });
     let mut out = String::new();
     for row in rows {
-        for (column, cell) in row.iter().enumerate().take(5) {
-            out.push_str(&format!("{cell:<width$}", width = width(column)));
+        for (cell, width) in row.iter().zip(widths) {
+            out.push_str(&format!("{cell:<width$}"));
         }
         out.push_str(&row[5]);
         out.push('\n');
