@@ -2,6 +2,7 @@
 
 use crate::support::guard::remove_cgroup;
 use crate::support::*;
+use husk::plan::seccomp::numbers::CALLS;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ tests![
     memory_files,
     memory_unlimited,
     memory_limit_kills,
+    memory_of_the_set_up_is_little,
     memory_too_small_is_explained,
     memory_swap_below_limit_is_refused,
     memory_swap_is_used,
@@ -387,6 +389,25 @@ fn memory_limit_kills() {
     let o = b.clone().payload(&["alloc", "60"]).run().exits(128 + 9);
     assert_eq!(o.out, "");
     b.payload(&["alloc", "10"]).run().ok().says("allocated 10");
+}
+
+/// What the container's process takes before it is the payload's is charged to the container.
+fn memory_of_the_set_up_is_little() {
+    husk_only("others need 4 to 6 MiB for themselves");
+    needs(&[Controller("memory")]);
+    let names: Vec<&str> = CALLS.iter().map(|c| c.0).collect();
+    let rules = [json!({"names": names, "action": "SCMP_ACT_ALLOW"})];
+    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules});
+    let plain = with(json!({"memory": {"limit": MIB, "swap": MIB}}));
+    for b in [plain.clone(), plain.set("/linux/seccomp", profile)] {
+        for _ in 0..3 {
+            let o = b.clone().payload(&["echo", "small"]).run().ok();
+            assert_eq!(o.line(), "small");
+            let c = b.start();
+            c.exec(&[], &["echo", "beside it"]).ok().says("beside it");
+            assert_eq!(keyed(&c.cgroup_file("memory.events"), "oom_kill"), 0);
+        }
+    }
 }
 
 fn memory_too_small_is_explained() {

@@ -121,6 +121,7 @@ impl Channel {
         }
         match self.recv() {
             Ok(Some(Msg::Error(text))) => Err(anyhow!(text)),
+            Ok(None) => Err(super::Silent.into()),
             _ => Err(e.into()),
         }
     }
