@@ -139,7 +139,7 @@ fn maps<'a>(plan: &'a Plan, m: &'a Mount, pid: i32, known: &mut Known<'a>) -> Re
 }
 
 /// Makes a user namespace for its maps alone; the process that it takes is gone again on return.
-fn user_namespace(uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
+pub fn user_namespace(uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
     let (pid, pidfd) = clone::hold_user_namespace()?;
     let made = (|| {
         fs::write_at(

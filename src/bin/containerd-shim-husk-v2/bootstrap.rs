@@ -181,7 +181,7 @@ impl Params {
                 8 => {
                     let extension = stream.read_bytes().ok()?;
                     let any = extension_value(&extension)?;
-                    if any.type_url.ends_with("containerd.runc.v1.Options") {
+                    if Options::are(&any) {
                         params.options = Some(any);
                     }
                 }
@@ -257,6 +257,19 @@ mod tests {
         assert_eq!((&*params.id, &*params.namespace), ("c1", "k8s.io"));
         assert!(params.debug);
         assert_eq!(params.socket_dir.as_deref(), Some("/run/s"));
+        let options = Options::from_any(params.options.as_ref()).unwrap();
+        assert!(options.systemd_cgroup);
+    }
+
+    #[test]
+    fn options_are_found_among_extensions() {
+        let text = message(&[(3, b"SystemdCgroup = true")]);
+        let options = message(&[(1, b"runtimeoptions.v1.Options"), (2, &text)]);
+        let other = message(&[(1, b"containerd.io/sandbox.v1.SandboxConfig"), (2, b"?")]);
+        let extensions = [&other, &options, &other].map(|any| message(&[(1, any)]));
+        let mut fields: Vec<(u32, &[u8])> = vec![(1, b"c1"), (2, b"k8s.io")];
+        fields.extend(extensions.iter().map(|e| (8, &**e)));
+        let params = Params::parse(&message(&fields)).unwrap();
         let options = Options::from_any(params.options.as_ref()).unwrap();
         assert!(options.systemd_cgroup);
     }

@@ -2,12 +2,19 @@
 
 use anyhow::{Context, Result, bail};
 use containerd_shim_protos::api::Mount;
+use husk::apply::mounts::user_namespace;
+use husk::plan::mounts::attr;
+use husk::plan::users::IdMap;
+use husk::sys::mount::MountAttr;
 use husk::sys::{fs, mount};
 use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// mount(2) takes one page of options, with the NUL.
 const PAGE: usize = 4096;
+/// Beside `rootfs`, for as long as an overlay is mounted: what its layers are in, with mapped ids.
+const MAPPED: &str = "mapped";
 
 /// Mounts all of them in order below `rootfs`; on failure none is left.
 pub fn mount(mounts: &[Mount], rootfs: &Path) -> Result<()> {
@@ -30,10 +37,15 @@ pub fn mount(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 /// Takes away all that is mounted there. A directory without a mount, or none at all, is fine.
 pub fn unmount(rootfs: &Path) {
     while mount::detach(rootfs).is_ok() {}
+    unmap(rootfs);
 }
 
 fn one(m: &Mount, rootfs: &Path) -> Result<()> {
-    let Parsed { flags, data } = parse(&m.options)?;
+    let Parsed { flags, data, maps } = parse(&m.options)?;
+    let users = match &maps {
+        (uids, gids) if uids.is_empty() && gids.is_empty() => None,
+        (uids, gids) => Some(user_namespace(uids, gids)?),
+    };
     let target = match m.target.trim_start_matches('/') {
         "" => rootfs.to_path_buf(),
         below if Path::new(below).components().any(|c| c.as_os_str() == "..") => {
@@ -44,8 +56,13 @@ fn one(m: &Mount, rootfs: &Path) -> Result<()> {
     let source = CString::new(&*m.source)?;
     let kind = CString::new(&*m.type_)?;
     let data_text = data.join(",");
-    if m.type_ == "overlay" && data_text.len() + 1 >= PAGE {
-        return compact(&source, &target, flags, &data);
+    if m.type_ == "overlay" && (users.is_some() || data_text.len() + 1 >= PAGE) {
+        let mounted = compact(&source, &target, flags, &data, |common| match &users {
+            Some(users) => map(common, rootfs, users),
+            None => Ok(common.into()),
+        });
+        unmap(rootfs); // the overlay has its own hold on the layers
+        return mounted;
     }
     // a bind mount takes its attributes in a second step only
     let bind = flags & mount::MS_BIND != 0 || m.type_ == "bind" || m.type_ == "rbind";
@@ -55,12 +72,50 @@ fn one(m: &Mount, rootfs: &Path) -> Result<()> {
         let flags = (flags & !mount::MS_REC) | mount::MS_REMOUNT;
         mount::mount(&source, &target, &kind, flags, c"")?;
     }
+    if let Some(users) = &users {
+        attach_mapped(&target, &target, users, 0)?;
+    }
     Ok(())
 }
 
-/// Many layers: their paths become relative to what they have in common, which is the working directory meanwhile; there is one
-/// thread to see it.
-fn compact(source: &CString, target: &Path, flags: u64, data: &[String]) -> Result<()> {
+/// Shows `common` with mapped ids at a place of its own, and returns that. It has to be in the mount namespace to be an overlay's layer,
+/// before Linux 6.15.
+fn map(common: &Path, rootfs: &Path, users: &OwnedFd) -> Result<PathBuf> {
+    let place = rootfs.with_file_name(MAPPED);
+    let made = std::fs::create_dir(&place);
+    made.with_context(|| format!("make '{}'", place.display()))?;
+    attach_mapped(common, &place, users, attr::RDONLY)?;
+    Ok(place)
+}
+
+fn unmap(rootfs: &Path) {
+    let place = rootfs.with_file_name(MAPPED);
+    let _ = mount::detach(&place);
+    let _ = std::fs::remove_dir(&place); // not there, most often
+}
+
+fn attach_mapped(source: &Path, target: &Path, users: &OwnedFd, set: u64) -> Result<()> {
+    let tree = mount::clone_tree(fs::CWD, source, false)?;
+    let attributes = MountAttr {
+        set: mount::IDMAP | set,
+        userns_fd: users.as_raw_fd() as u64,
+        ..Default::default()
+    };
+    mount::setattr(tree.as_fd(), &attributes, false)
+        .with_context(|| format!("map the ids of '{}'", source.display()))?;
+    let target = fs::open(target, fs::O_PATH | fs::O_DIRECTORY, 0)?;
+    Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+}
+
+/// An overlay of layers whose paths become relative to what they have in common: they are many, or `place` has it with mapped ids.
+/// It is the working directory meanwhile; there is one thread to see it.
+fn compact(
+    source: &CString,
+    target: &Path,
+    flags: u64,
+    data: &[String],
+    place: impl FnOnce(&Path) -> Result<PathBuf>,
+) -> Result<()> {
     let lower = data.iter().find_map(|o| o.strip_prefix("lowerdir="));
     let Some(lower) = lower else {
         bail!("its options are longer than {PAGE} bytes");
@@ -84,7 +139,7 @@ fn compact(source: &CString, target: &Path, flags: u64, data: &[String]) -> Resu
     if short.len() + 1 > PAGE {
         bail!("its options are longer than {PAGE} bytes even by relative paths");
     }
-    fs::chdir(&common)?;
+    fs::chdir(&place(&common)?)?;
     let done = mount::mount(source, target, c"overlay", flags, &CString::new(short)?);
     fs::chdir("/")?;
     Ok(done?)
@@ -106,6 +161,8 @@ fn common(paths: &[&Path]) -> PathBuf {
 struct Parsed {
     flags: u64,
     data: Vec<String>,
+    /// Of uids and gids, empty without any.
+    maps: (Vec<IdMap>, Vec<IdMap>),
 }
 
 /// fstab's options as mount(2) wants them.
@@ -113,6 +170,7 @@ fn parse(options: &[String]) -> Result<Parsed> {
     let mut parsed = Parsed {
         flags: 0,
         data: Vec::new(),
+        maps: Default::default(),
     };
     for option in options {
         let (flag, on) = match &**option {
@@ -140,8 +198,13 @@ fn parse(options: &[String]) -> Result<Parsed> {
             "loop" => {
                 bail!("option 'loop': loop devices are not for this shim; use another snapshotter")
             }
-            o if o.starts_with("uidmap=") || o.starts_with("gidmap=") => {
-                bail!("option '{o}': snapshots with mapped ids are not for this shim yet")
+            o if o.starts_with("uidmap=") => {
+                parsed.maps.0 = id_maps(o)?;
+                continue;
+            }
+            o if o.starts_with("gidmap=") => {
+                parsed.maps.1 = id_maps(o)?;
+                continue;
             }
             o if o.starts_with("X-containerd.") => continue, // for containerd's own eyes
             _ => {
@@ -155,7 +218,29 @@ fn parse(options: &[String]) -> Result<Parsed> {
             parsed.flags &= !flag;
         }
     }
+    let (uids, gids) = &parsed.maps;
+    if uids.is_empty() != gids.is_empty() {
+        bail!("options 'uidmap' and 'gidmap' come together");
+    }
     Ok(parsed)
+}
+
+/// `uidmap=CONTAINER:HOST:SIZE,…`
+fn id_maps(option: &str) -> Result<Vec<IdMap>> {
+    let (_, list) = option.split_once('=').unwrap_or_default();
+    let one = |text: &str| {
+        let numbers: Option<Vec<u32>> = text.split(':').map(|n| n.parse().ok()).collect();
+        match numbers?[..] {
+            [container, host, size] => Some(IdMap {
+                container,
+                host,
+                size,
+            }),
+            _ => None,
+        }
+    };
+    let maps: Option<Vec<IdMap>> = list.split(',').map(one).collect();
+    maps.with_context(|| format!("option '{option}': is not a list of container:host:size"))
 }
 
 #[cfg(test)]
@@ -188,7 +273,28 @@ mod tests {
     fn what_it_cannot_do_is_refused_by_name() {
         let text = |o| parse(&options(&[o])).unwrap_err().to_string();
         assert!(text("loop").starts_with("option 'loop'"));
-        assert!(text("uidmap=0:1:2").starts_with("option 'uidmap=0:1:2'"));
+        let map = "is not a list of container:host:size";
+        assert_eq!(
+            text("uidmap=0:-1:2"),
+            format!("option 'uidmap=0:-1:2': {map}")
+        );
+        assert_eq!(text("gidmap="), format!("option 'gidmap=': {map}"));
+        assert_eq!(
+            text("uidmap=0:1:2"),
+            "options 'uidmap' and 'gidmap' come together"
+        );
+    }
+
+    #[test]
+    fn ids_are_mapped_by_lists() {
+        let list = options(&["uidmap=0:300000:5,5:7:1", "gidmap=0:1:2", "lowerdir=/a"]);
+        let parsed = parse(&list).unwrap();
+        let triples = |maps: &[IdMap]| -> Vec<_> {
+            maps.iter().map(|m| (m.container, m.host, m.size)).collect()
+        };
+        assert_eq!(triples(&parsed.maps.0), [(0, 300000, 5), (5, 7, 1)]);
+        assert_eq!(triples(&parsed.maps.1), [(0, 1, 2)]);
+        assert_eq!(parsed.data, ["lowerdir=/a"]);
     }
 
     #[test]

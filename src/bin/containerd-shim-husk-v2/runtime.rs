@@ -32,20 +32,23 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether it is a message of these, and not of something else that a shim may be told.
+    pub fn are(any: &Any) -> bool {
+        [TYPE, GENERIC].contains(&name_of(any))
+    }
+
     /// None is what containerd sends without any options.
     pub fn from_any(any: Option<&Any>) -> Result<Options> {
         let Some(any) = any.filter(|a| !a.type_url.is_empty() || !a.value.is_empty()) else {
             return Ok(Options::default());
         };
-        let name = any.type_url.rsplit('/').next().unwrap_or_default();
-        if name == GENERIC {
-            return Options::from_generic(&any.value);
-        }
-        if name != TYPE {
-            bail!(
+        match name_of(any) {
+            TYPE => {}
+            GENERIC => return Options::from_generic(&any.value),
+            _ => bail!(
                 "options of type '{}': only '{TYPE}' and '{GENERIC}' are known",
                 any.type_url
-            );
+            ),
         }
         let o =
             oci::Options::parse_from_bytes(&any.value).context("parse the runtime's options")?;
@@ -194,6 +197,11 @@ impl Runtime {
         file.read_to_string(&mut text).ok()?;
         last_error(&text)
     }
+}
+
+/// Without the host that an URL of a type begins with.
+fn name_of(any: &Any) -> &str {
+    any.type_url.rsplit('/').next().unwrap_or_default()
 }
 
 fn last_error(log: &str) -> Option<String> {
