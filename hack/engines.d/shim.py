@@ -1,0 +1,337 @@
+"""shim.py VERB BOX SHIM [RUNTIME]: speaks to a shim as containerd does, without one, over containers whose root is the directory BOX
+
+  methods      calls each method of the task service and prints what is answered, and last the events; RUNTIME: the runtime's binary
+  leaks N      makes, starts, executes in, ends and deletes N containers of a pod, and prints what the shim holds before and after
+  memory PODS  prints KiB of RAM for 1, 10 … pods of one container each, and for each further container of a pod
+
+Environment: SHIM_OLD=1 speaks as containerd before 2.3.
+"""
+import atexit, json, os, shutil, socket, struct, subprocess, sys, tempfile, threading, time
+
+
+def varint(n):
+    out = b""
+    n &= (1 << 64) - 1
+    while n > 127:
+        out += bytes([n & 127 | 128])
+        n >>= 7
+    return out + bytes([n])
+
+
+def message(fields):
+    """{number: int, text, bytes, or a message's fields}; what is empty is left out, as in proto3."""
+    out = b""
+    for number, value in fields.items():
+        if isinstance(value, dict):
+            value = message(value)
+        if isinstance(value, str):
+            value = value.encode()
+        if isinstance(value, bytes):
+            out += varint(number << 3 | 2) + varint(len(value)) + value if value else b""
+        elif value:
+            out += varint(number << 3) + varint(value)
+    return out
+
+
+def parse(data):
+    """The last value of each field, by its number."""
+    fields, at = {}, 0
+
+    def number():
+        nonlocal at
+        n = shift = 0
+        while True:
+            n |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                return n
+
+    while at < len(data):
+        tag = number()
+        if tag & 7 == 0:
+            fields[tag >> 3] = number()
+        elif tag & 7 == 2:
+            n = number()
+            fields[tag >> 3] = data[at : at + n]
+            at += n
+        else:
+            at += {1: 8, 5: 4}[tag & 7]
+    return fields
+
+
+def exactly(connection, n):
+    out = b""
+    while len(out) < n:
+        got = connection.recv(n - len(out))
+        if not got:
+            raise EOFError
+        out += got
+    return out
+
+
+def receive(connection):
+    length, stream, _, _ = struct.unpack(">IIBB", exactly(connection, 10))
+    return stream, exactly(connection, length)
+
+
+def send(connection, stream, kind, payload):
+    connection.sendall(struct.pack(">IIBB", len(payload), stream, kind, 0) + payload)
+
+
+class Events:
+    """containerd's end of what it is told unasked."""
+
+    def __init__(self, path):
+        self.topics = []
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+        threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
+
+    def accept(self, listener):
+        while True:
+            threading.Thread(target=self.serve, args=(listener.accept()[0],), daemon=True).start()
+
+    def serve(self, connection):
+        try:
+            while True:
+                stream, request = receive(connection)
+                envelope = parse(parse(parse(request)[3])[1])
+                self.topics.append(envelope[3].decode().removeprefix("/tasks/"))
+                send(connection, stream, 2, b"")
+        except (EOFError, ConnectionError):
+            pass
+
+
+class Failure(Exception):
+    pass
+
+
+class Client:
+    """One call at a time."""
+
+    def __init__(self, path, version):
+        self.service = f"containerd.task.v{version}.Task"
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60)
+        self.socket.connect(path)
+        self.stream = -1
+
+    def call(self, method, fields, service=None):
+        self.stream += 2
+        send(self.socket, self.stream, 1, message({1: service or self.service, 2: method, 3: message(fields)}))
+        _, answer = receive(self.socket)
+        answer = parse(answer)
+        status = parse(answer.get(1, b""))
+        if status.get(1):
+            raise Failure(f"{status[1]} {status.get(2, b'').decode()}")
+        return parse(answer.get(2, b""))
+
+
+class World:
+    def __init__(self, box, shim, runtime=""):
+        self.box, self.shim, self.runtime = box, shim, runtime
+        self.dir = tempfile.mkdtemp(prefix="shim", dir="/run")
+        self.name = f"husk-{os.path.basename(self.dir)}"
+        self.events = Events(f"{self.dir}/events")
+        self.clients, self.logs = {}, {}
+        self.options = {1: "containerd.runc.v1.Options", 2: message({6: runtime})} if runtime else {}
+
+        atexit.register(self.abandon)
+
+    def abandon(self):
+        """What a test that failed has left: nothing otherwise."""
+        for client in self.clients.values():
+            for id in list(self.logs):
+                try:
+                    self.end(client, id)
+                except Exception:
+                    pass
+            client.call("Shutdown", {2: 1})
+
+    def bundle(self, id, pod, resources):
+        bundle = f"{self.dir}/{id}"
+        os.mkdir(bundle)
+        os.mkfifo(f"{bundle}/log")
+        namespaces = [{"type": t} for t in ("pid", "mount", "ipc", "uts")]
+        config = {
+            "ociVersion": "1.0.2",
+            "process": {"args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
+            "root": {"path": self.box},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "linux": {"cgroupsPath": f"/{self.name}/{id}", "namespaces": namespaces, "resources": resources},
+            "annotations": {"io.kubernetes.cri.sandbox-id": pod},
+        }
+        with open(f"{bundle}/config.json", "w") as f:
+            json.dump(config, f)
+        return bundle
+
+    def start(self, id, bundle):
+        """Has the shim of its pod say where it listens, and for which version of the task service."""
+        command = [self.shim, "-namespace", self.name, "-address", f"{self.dir}/containerd", "-publish-binary", "/bin/true", "-id", id, "start"]
+        if os.environ.get("SHIM_OLD"):
+            said = message(self.options)
+        else:
+            said = {1: id, 2: self.name, 4: "2.3.4", 5: f"{self.dir}/events", 6: f"{self.dir}/containerd", 7: "/bin/true"}
+            said = message(said | ({8: {1: self.options}} if self.options else {}))
+        environment = os.environ | {"TTRPC_ADDRESS": f"{self.dir}/events", "GRPC_ADDRESS": f"{self.dir}/containerd", "NAMESPACE": self.name, "GOMAXPROCS": "2"}
+        self.logs[id] = os.open(f"{bundle}/log", os.O_RDWR)  # as containerd, which reads it
+        done = subprocess.run(command, input=said, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=bundle, env=environment)
+        if done.returncode:
+            sys.exit(f"start: {done.stdout.decode()} {done.stderr.decode()}")
+        if done.stdout.startswith(b"{"):
+            answer = json.loads(done.stdout)
+            return answer["address"], answer["version"]
+        if done.stdout.startswith(b"unix:"):
+            return done.stdout.decode(), 2
+        answer = parse(done.stdout)
+        assert answer[3] == b"ttrpc", answer
+        return answer[2].decode(), answer[1]
+
+    def begin(self, id, pod, resources={}):
+        bundle = self.bundle(id, pod, resources)
+        address, version = self.start(id, bundle)
+        path = address.removeprefix("unix://")
+        if path not in self.clients:
+            self.clients[path] = Client(path, version)
+        client = self.clients[path]
+        client.call("Create", {1: id, 2: bundle, 10: self.options})
+        client.call("Start", {1: id})
+        return client
+
+    def end(self, client, id):
+        client.call("Kill", {1: id, 3: 9})
+        client.call("Wait", {1: id})
+        client.call("Delete", {1: id})
+        os.close(self.logs.pop(id))
+        shutil.rmtree(f"{self.dir}/{id}")
+
+    def execute(self, client, id, exec, *arguments):
+        process = json.dumps({"args": arguments, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+        client.call("Exec", {1: id, 2: exec, 7: {1: "types.containerd.io/opencontainers/runtime-spec/1/Process", 2: process}})
+        client.call("Start", {1: id, 2: exec})
+
+    def leave(self):
+        for path, client in self.clients.items():
+            client.call("Shutdown", {})
+            end = time.time() + 10
+            while os.path.exists(path) and time.time() < end:
+                time.sleep(0.05)
+        self.clients = {}
+        shutil.rmtree(self.dir)
+
+
+def pid_of(client, id):
+    return client.call("Connect", {1: id})[1]
+
+
+def held(pid):
+    """KiB resident, of which anonymous, and in proportion; open descriptors."""
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        sizes = {line.split()[0]: int(line.split()[1]) for line in list(f)[1:]}
+    return sizes["Rss:"], sizes["Anonymous:"], sizes["Pss:"], len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def methods(world):
+    client = world.begin("a", "a", {"memory": {"limit": 32 << 20, "swap": 32 << 20}})
+
+    def say(name, *fields):
+        try:
+            client.call(name, *fields)
+            print(name, "ok")
+        except Failure as e:
+            print(name, e)
+
+    say("State", {1: "a"})
+    say("Pids", {1: "a"})
+    say("Stats", {1: "a"})
+    say("Connect", {1: "a"})
+    say("Update", {1: "a", 2: {1: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", 2: json.dumps({"memory": {"limit": 48 << 20, "swap": 48 << 20}})}})
+    say("Pause", {1: "a"})
+    say("Resume", {1: "a"})
+    say("Checkpoint", {1: "a", 2: "/tmp/x"})
+    world.execute(client, "a", "e", "sleep", "1000")
+    say("ResizePty", {1: "a", 2: "e", 3: 80, 4: 24})
+    say("CloseIO", {1: "a", 2: "e", 3: 1})
+    say("Create", {1: "a", 2: "/nonesuch"})
+    say("Start", {1: "a"})
+    say("Delete", {1: "a"})
+    say("Kill", {1: "a", 2: "e", 3: 9})
+    say("Wait", {1: "a", 2: "e"})
+    say("Delete", {1: "a", 2: "e"})
+    # more than its limit
+    world.execute(client, "a", "eat", "sh", "-c", "x=$(dd if=/dev/zero bs=1M count=100 2>/dev/null | tr '\\0' x)")
+    client.call("Wait", {1: "a", 2: "eat"})
+    say("Kill", {1: "a", 3: 9})
+    say("Wait", {1: "a"})
+    say("Exec", {1: "a", 2: "late"})
+    say("Delete", {1: "a"})
+    say("State", {1: "a"})
+    say("Nonesuch", {})
+    say("Create", {}, "containerd.runtime.sandbox.v1.Sandbox")
+    world.leave()
+    print("events", *world.events.topics)
+
+
+def leaks(world, count):
+    client = world.begin("pod", "pod")
+    pid = pid_of(client, "pod")
+
+    def rounds(n):
+        for i in range(n):
+            world.begin("a", "pod")
+            world.execute(client, "a", "e", "true")
+            client.call("Wait", {1: "a", 2: "e"})
+            client.call("Delete", {1: "a", 2: "e"})
+            world.end(client, "a")
+        time.sleep(0.5)  # for the last events
+
+    rounds(20)
+    before = held(pid)
+    start = time.time()
+    rounds(count)
+    after = held(pid)
+    print(f"{count} tasks and as many of exec in {time.time() - start:.0f} s")
+    for when, (rss, anonymous, _, descriptors) in ("before", before), ("after", after):
+        print(f"{when}: {rss} KiB resident, {anonymous} anonymous, {descriptors} descriptors")
+    world.end(client, "pod")
+    world.leave()
+    if after[3] != before[3] or after[1] > before[1] + 64:
+        sys.exit("it leaks")
+
+
+def memory(make, counts):
+    for n in counts:
+        world = make()
+        shims = [pid_of(world.begin(f"p{i}", f"p{i}"), f"p{i}") for i in range(n)]
+        time.sleep(1)
+        all = [held(pid) for pid in shims]
+        print(f"{n} pods: {sum(h[0] for h in all) // n} KiB resident of each shim, {sum(h[2] for h in all) // n} in proportion", flush=True)
+        for i, client in enumerate(world.clients.values()):
+            world.end(client, f"p{i}")
+        world.leave()
+    world = make()
+    client = world.begin("p", "p")
+    pid = pid_of(client, "p")
+    time.sleep(1)
+    before = held(pid)
+    for i in range(20):
+        world.begin(f"c{i}", "p")
+    time.sleep(1)
+    after = held(pid)
+    print(f"each further container of a pod: {(after[0] - before[0]) / 20:.0f} KiB resident, {(after[2] - before[2]) / 20:.0f} in proportion")
+    for i in range(20):
+        world.end(client, f"c{i}")
+    world.end(client, "p")
+    world.leave()
+
+
+verb, *rest = sys.argv[1:]
+if verb == "methods":
+    methods(World(*rest))
+elif verb == "leaks":
+    leaks(World(*rest[1:]), int(rest[0]))
+elif verb == "memory":
+    memory(lambda: World(*rest[1:]), [int(n) for n in rest[0].split()])
+else:
+    sys.exit(__doc__)
