@@ -99,13 +99,13 @@ fn executable_missing() {
     b.set("/process/env", json!(["PATH=/etc"]))
         .refused(&["executable file not found in $PATH"]);
     let b = Bundle::new().set("/process/args", json!(["/bin/nothing"]));
-    b.refused(&["/bin/nothing", "no such file or directory"]);
+    b.refused(&[r#"exec: "/bin/nothing": "#, "no such file or directory"]);
 }
 
 fn executable_not_executable() {
     let b = Bundle::new().file("/bin/text", "words", 0o644);
     b.set("/process/args", json!(["/bin/text"]))
-        .refused(&["/bin/text", "permission denied"]);
+        .refused(&[r#"exec: "/bin/text": permission denied"#]);
 }
 
 fn executable_is_a_directory() {

@@ -4,7 +4,7 @@ use crate::plan::memory_policy::MemoryPolicy;
 use crate::plan::process::{Capabilities, Process, Scheduler};
 use crate::sys::errno::{EACCES, EINVAL, ENOENT, ENOSYS, ENOTDIR, EPERM};
 use crate::sys::process::SchedAttr;
-use crate::sys::{cap, fs, process};
+use crate::sys::{cap, errno_text, fs, process};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -299,7 +299,7 @@ pub fn executable(process: &Process, env: &[CString]) -> Result<CString> {
     if name.contains(&b'/') {
         return match check(&process.args[0]) {
             Ok(()) => Ok(process.args[0].clone()),
-            Err(e) => Err(anyhow!("{}: {e:#}", quoted())),
+            Err(e) => Err(anyhow!("{}: {}", quoted(), errno_text(e.errno()))),
         };
     }
     let path = env
