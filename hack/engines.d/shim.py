@@ -213,10 +213,7 @@ class World:
 
     def leave(self):
         for path, client in self.clients.items():
-            try:
-                client.call("Shutdown", {})
-            except (EOFError, ConnectionError):
-                pass  # containerd's own may be gone before it has answered
+            client.call("Shutdown", {})
             end = time.time() + 10
             while os.path.exists(path) and time.time() < end:
                 time.sleep(0.05)
