@@ -75,6 +75,7 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         preserve_fds,
+        at_once: args.pid_file.is_none(),
     };
     let mut foreground = if args.detach {
         None

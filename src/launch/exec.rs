@@ -8,13 +8,13 @@
 //!  5                                       ── Go →
 //!  6                                               all namespaces joined with one setns
 //! 10  rlimits, scheduler, affinity    ← Ready ──   terminal, user, capabilities, executable found
-//! 11                                  ── Start →
+//! 11                                  ── Start →   (after Go at once, if there is nothing to do in between)
 //! 12  end of the channel = execve worked           filter, execve
 //! ```
 
 use super::init;
 use super::sync::{Channel, Msg};
-use super::{hand_over, pass, unexpected, until_ready};
+use super::{hand_over, pass, passed, unexpected, until_ready};
 use crate::apply::{console, intel_rdt, process as attributes};
 use crate::cgroup::CgroupDir;
 use crate::cgroup::systemd::{self, Scope};
@@ -59,6 +59,20 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     pub pidfd_socket: Option<&'a Path>,
     pub preserve_fds: u32,
+    /// Nothing is for the caller to do before the start.
+    pub at_once: bool,
+}
+
+impl Request<'_> {
+    /// Whether `Start` may be said with `Go`: nothing is to be done for the ready process, and it asks for nothing.
+    fn starts_at_once(&self) -> bool {
+        let p = self.process;
+        let listens = self.seccomp.is_some_and(|f| f.listener.is_some());
+        let asks = p.terminal || listens || (self.users.is_some() && !p.rlimits.is_empty());
+        let affinity = p.affinity_initial.is_some() || p.affinity_final.is_some();
+        let later = affinity || p.scheduler.is_some() || p.io_priority.is_some();
+        self.at_once && !asks && !later
+    }
 }
 
 /// A process that is ready to be started.
@@ -68,11 +82,15 @@ pub struct Ready {
     /// The terminal's master, when nobody else took it.
     pub master: Option<OwnedFd>,
     channel: Channel,
+    started: bool,
 }
 
 impl Ready {
     /// 11, 12: returns once execve has happened.
     pub fn start(&self) -> Result<()> {
+        if self.started {
+            return passed(&self.channel);
+        }
         pass(&self.channel)
     }
 
@@ -120,6 +138,7 @@ pub fn exec(request: &Request) -> Result<Ready> {
     };
     drop(theirs);
     let ours = ours.expect("only the child takes it");
+    let started = request.starts_at_once();
     let ready: Result<Option<OwnedFd>> = (|| {
         if let Some(scope) = outside {
             move_in(request, scope, pid)?;
@@ -147,13 +166,20 @@ pub fn exec(request: &Request) -> Result<Ready> {
         }
         // 5
         ours.tell(&Msg::Go(Vec::new()))?;
+        if started {
+            // spares it the wait
+            attributes::from_outside(pid, p, None)?;
+            ours.tell(&Msg::Start)?;
+        }
         seal::release();
         // 10
         let (master, listener) =
             until_ready(&ours, pid, Some(p), |request| Err(unexpected(request)))?;
         let container = || request.state.for_hooks(Status::Running, request.target_pid);
         hand_over(request.seccomp, listener, pid, container)?;
-        attributes::from_outside(pid, p, p.affinity_final.as_deref())?;
+        if !started {
+            attributes::from_outside(pid, p, p.affinity_final.as_deref())?;
+        }
         Ok(master)
     })();
     match ready {
@@ -162,6 +188,7 @@ pub fn exec(request: &Request) -> Result<Ready> {
             pidfd,
             master,
             channel: ours,
+            started,
         }),
         Err(e) => Err(end(pid, pidfd, e)),
     }

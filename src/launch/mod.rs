@@ -245,6 +245,11 @@ impl Container {
 /// Sends `Start` and waits for the end of the channel, which execve brings; anything else on it is the error.
 pub fn pass(channel: &Channel) -> Result<()> {
     channel.tell(&Msg::Start)?;
+    passed(channel)
+}
+
+/// The wait alone.
+pub fn passed(channel: &Channel) -> Result<()> {
     match channel.recv()? {
         None => Ok(()),
         Some(Msg::Error(text)) => Err(LastWords(text).into()),
