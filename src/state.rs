@@ -512,15 +512,22 @@ impl StateDir {
 
     /// The record and the status. A directory without a record is one being created, or what a killed husk has left.
     pub fn load_with_status(&self) -> Result<(State, Status)> {
-        let (state, status, _) = self.load_at_gate()?;
+        let (state, status, _) = self.load_with(gate::look)?;
         Ok((state, status))
     }
 
     /// The same, and for a created container the way to its init.
     pub fn load_at_gate(&self) -> Result<(State, Status, Option<Channel>)> {
+        self.load_with(gate::connect)
+    }
+
+    fn load_with<T>(
+        &self,
+        gate: impl FnOnce(BorrowedFd) -> sys::Result<Option<T>>,
+    ) -> Result<(State, Status, Option<T>)> {
         let state = match self.load()? {
             Some(state) if state.pid != 0 => {
-                let (status, init) = self.at_gate(&state)?;
+                let (status, init) = self.status_with(&state, gate)?;
                 return Ok((state, status, init));
             }
             Some(state) => state,
@@ -589,10 +596,14 @@ impl StateDir {
 
     /// Computed from what is there now.
     pub fn status(&self, state: &State) -> Result<Status> {
-        Ok(self.at_gate(state)?.0)
+        Ok(self.status_with(state, gate::look)?.0)
     }
 
-    fn at_gate(&self, state: &State) -> Result<(Status, Option<Channel>)> {
+    fn status_with<T>(
+        &self,
+        state: &State,
+        gate: impl FnOnce(BorrowedFd) -> sys::Result<Option<T>>,
+    ) -> Result<(Status, Option<T>)> {
         if !state.is_alive()? {
             return Ok((Status::Stopped, None));
         }
@@ -603,7 +614,7 @@ impl StateDir {
         if cgroup.map_or(Ok(false), |c| c.is_frozen())? {
             return Ok((Status::Paused, None));
         }
-        Ok(match gate::connect(self.fd())? {
+        Ok(match gate(self.fd())? {
             Some(init) => (Status::Created, Some(init)),
             None => (Status::Running, None),
         })

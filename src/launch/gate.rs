@@ -5,7 +5,7 @@
 //! listens on any more tells that execve has happened, or that init is gone.
 
 use super::sync::Channel;
-use crate::sys::errno::{ECONNREFUSED, ENOENT};
+use crate::sys::errno::{ECONNREFUSED, ENOENT, EPROTOTYPE};
 use crate::sys::{Result, fs, socket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -33,14 +33,26 @@ pub fn wait(listener: &OwnedFd) -> anyhow::Result<Channel> {
 
 /// The way to a waiting init; None when nobody waits.
 pub fn connect(dir: BorrowedFd) -> Result<Option<Channel>> {
+    let connected = reach(dir, socket::Kind::Packets)?;
+    Ok(connected.map(Channel::from))
+}
+
+/// Whether init waits, without waking it: the kernel tells a socket of another type from one that nobody has any more.
+pub fn look(dir: BorrowedFd) -> Result<Option<()>> {
+    match reach(dir, socket::Kind::Datagrams) {
+        Err(e) if e.errno() == EPROTOTYPE => Ok(Some(())),
+        reached => reached.map(|fd| fd.map(drop)),
+    }
+}
+
+fn reach(dir: BorrowedFd, kind: socket::Kind) -> Result<Option<OwnedFd>> {
     // `start` removes it, and most who ask do so of a running container: a look is ten times cheaper than a socket
     match fs::lstatat(dir, NAME) {
         Err(e) if e.errno() == ENOENT => return Ok(None),
         there => there?,
     };
-    match socket::connect(path(dir).as_ref(), socket::Kind::Packets) {
-        Ok(fd) => Ok(Some(Channel::from(fd))),
+    match socket::connect(path(dir).as_ref(), kind) {
         Err(e) if e.errno() == ENOENT || e.errno() == ECONNREFUSED => Ok(None),
-        Err(e) => Err(e),
+        connected => connected.map(Some),
     }
 }
