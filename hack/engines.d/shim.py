@@ -213,7 +213,10 @@ class World:
 
     def leave(self):
         for path, client in self.clients.items():
-            client.call("Shutdown", {})
+            try:
+                client.call("Shutdown", {})
+            except (EOFError, ConnectionError):
+                pass  # containerd's own may be gone before it has answered
             end = time.time() + 10
             while os.path.exists(path) and time.time() < end:
                 time.sleep(0.05)
