@@ -120,8 +120,8 @@ pub fn serve(flags: &Flags) -> Result<()> {
         stop: None,
     };
     let result = shim.run();
-    if let Ok(Some(path)) = socket::own_path(shim.listener.as_fd()) {
-        let _ = std::fs::remove_file(path);
+    if shim.stop.is_none() {
+        shim.hide();
     }
     result
 }
@@ -148,8 +148,20 @@ impl Shim {
             .is_some_and(|until| (self.publisher.is_idle() && flushed()) || until <= Instant::now())
     }
 
+    /// It leaves when its last words are said. Before it answers nobody finds it any more: containerd may start another for the same
+    /// container at once, which would take this one for its own.
     pub fn stop(&mut self) {
-        self.stop.get_or_insert(Instant::now() + FAREWELL);
+        if self.stop.is_none() {
+            self.hide();
+            self.stop = Some(Instant::now() + FAREWELL);
+        }
+    }
+
+    /// Once only: the next shim has the same path.
+    fn hide(&self) {
+        if let Ok(Some(path)) = socket::own_path(self.listener.as_fd()) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     fn wait(&self) -> husk::sys::Result<Vec<(Source, i16)>> {
