@@ -225,6 +225,10 @@ class World:
                 time.sleep(0.05)
         self.clients = {}
         shutil.rmtree(self.dir)
+        try:
+            os.rmdir(f"/sys/fs/cgroup/{self.name}")  # its containers' are gone
+        except FileNotFoundError:
+            pass
         return hidden
 
 
