@@ -85,9 +85,7 @@ pub fn try_connect(path: &Path) -> Result<OwnedFd> {
     let call = || format!("connect to '{}'", path.display());
     let fd = lift(unix_socket(Kind::Stream), call)?;
     super::fs::set_nonblocking(fd.as_fd())?;
-    let addr = lift(UnixAddr::new(path), call)?;
-    lift(nix::sys::socket::connect(fd.as_raw_fd(), &addr), call)?;
-    Ok(fd)
+    connect_with(fd, path)
 }
 
 /// Makes a listening socket at a path.
