@@ -137,7 +137,10 @@ fn no_pivot_hides_the_host() {
         .set("/linux/readonlyPaths", json!([]));
     let o = b.run().ok();
     // parent and child print at the same time
-    assert!(o.out.contains("exited 0") && !o.out.contains("error"), "{o}");
+    assert!(
+        o.out.contains("exited 0") && !o.out.contains("error"),
+        "{o}"
+    );
 }
 
 fn propagation_of_the_root() {
