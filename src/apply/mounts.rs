@@ -164,7 +164,8 @@ fn lines(maps: &[IdMap]) -> Vec<u8> {
     maps.iter().map(line).collect::<String>().into_bytes()
 }
 
-fn map_ids(tree: BorrowedFd, maps: BorrowedFd, recursive: bool) -> Result<()> {
+/// Maps the ids of a tree that no place has yet; `maps` is a user namespace. See mount_setattr(2).
+pub fn map_ids(tree: BorrowedFd, maps: BorrowedFd, recursive: bool) -> Result<()> {
     let attr = MountAttr {
         set: mount::IDMAP,
         userns_fd: maps.as_raw_fd() as u64,

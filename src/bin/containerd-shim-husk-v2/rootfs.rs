@@ -2,13 +2,13 @@
 
 use anyhow::{Context, Result, bail};
 use containerd_shim_protos::api::Mount;
-use husk::apply::mounts::user_namespace;
+use husk::apply::mounts::{map_ids, user_namespace};
 use husk::plan::mounts::attr;
 use husk::plan::users::IdMap;
 use husk::sys::mount::MountAttr;
 use husk::sys::{fs, mount};
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// mount(2) takes one page of options, with the NUL.
@@ -94,15 +94,18 @@ fn unmap(rootfs: &Path) {
     let _ = std::fs::remove_dir(&place); // not there, most often
 }
 
+/// `set`: attributes of the new mount beside its ids.
 fn attach_mapped(source: &Path, target: &Path, users: &OwnedFd, set: u64) -> Result<()> {
     let tree = mount::clone_tree(fs::CWD, source, false)?;
-    let attributes = MountAttr {
-        set: mount::IDMAP | set,
-        userns_fd: users.as_raw_fd() as u64,
-        ..Default::default()
-    };
-    mount::setattr(tree.as_fd(), &attributes, false)
-        .with_context(|| format!("map the ids of '{}'", source.display()))?;
+    map_ids(tree.as_fd(), users.as_fd(), false)
+        .with_context(|| format!("mount '{}'", source.display()))?;
+    if set != 0 {
+        let attributes = MountAttr {
+            set,
+            ..Default::default()
+        };
+        mount::setattr(tree.as_fd(), &attributes, false)?;
+    }
     let target = fs::open(target, fs::O_PATH | fs::O_DIRECTORY, 0)?;
     Ok(mount::attach(tree.as_fd(), target.as_fd())?)
 }
