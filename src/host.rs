@@ -42,6 +42,8 @@ pub struct Host {
     pub selinux: bool,
     /// None where nothing of it is asked for, too.
     pub resctrl: Option<Resctrl>,
+    /// Linux 7.0 can make a mount namespace without copying the caller's, and has mounts made in a tree that is nowhere attached yet.
+    pub bare_namespaces: bool,
 }
 
 impl Host {
@@ -60,6 +62,7 @@ impl Host {
             apparmor: given(profile) && has_apparmor(),
             selinux: (given(label) || given(mount_label)) && has_selinux(),
             resctrl: None,
+            bare_namespaces: sys::vdso::kernel_version() >= 7 << 16,
         })
     }
 

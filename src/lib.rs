@@ -40,6 +40,10 @@
 //! - **The gate of a created container is a listening socket** ([`launch::gate`]): `start` speaks over it what `run` speaks over its own
 //!   channel, so that one protocol carries both, and no error after the gate is lost.
 //! - **A record's name says whether it is complete**: `creating.json` becomes `state.json` by one rename.
+//! - **The host's mounts are not copied** where the kernel can do without (Linux 7.0, [`plan::rootfs::attaches`]): the tree is made of detached
+//!   mounts in the host's mount namespace, where all paths still mean what the config means by them, and attached in an empty one
+//!   at the end. Entering a namespace of root.path first (as crun does by OPEN_TREE_NAMESPACE) would leave every path that is looked up
+//!   later to the image, and a source that cannot be attached would be found when there is no way back.
 //! - **No libpathrs**: openat2(2) and a walk by descriptor are what is needed of it; its procfs handle would be one more mount on
 //!   each start. A kernel without openat2(2) is told so.
 //! - **No D-Bus library**: zbus would be 1 MB of a 3.4 MB binary and brings threads; rustbus, which does without, 0.1 MB, and has not moved

@@ -22,6 +22,8 @@ mod inject;
 mod payload;
 mod support;
 
+#[cfg(target_arch = "x86_64")]
+mod bare;
 mod cgroup;
 mod death;
 mod devices;
@@ -84,6 +86,8 @@ fn tests() -> Vec<Test> {
         ("odd", odd::TESTS),
         ("output", output::TESTS),
         ("races", races::TESTS),
+        #[cfg(target_arch = "x86_64")]
+        ("bare", bare::TESTS),
         #[cfg(target_arch = "x86_64")]
         ("old_kernel", old_kernel::TESTS),
         #[cfg(target_arch = "x86_64")]

@@ -4,6 +4,7 @@
 //! is made by mknodat and symlinkat, which never follow one (CVE-2026-41579, CVE-2026-88265).
 
 use crate::plan::devices::{Device, Devices, Kind};
+use crate::plan::mounts::Propagation;
 use crate::root::Root;
 use crate::sys::{self, errno, fs, mount, process};
 use anyhow::{Context, Result, bail};
@@ -11,8 +12,9 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Makes the nodes and, where the container's /dev is its own, the links in it.
-pub fn make(root: &Root, devices: &Devices) -> Result<()> {
+/// Makes the nodes and, where the container's /dev is its own, the links in it. `slave` cuts off what has to be bound
+/// of the host's, where this still is its mount namespace.
+pub fn make(root: &Root, devices: &Devices, slave: bool) -> Result<()> {
     if !devices.setup {
         return Ok(());
     }
@@ -22,28 +24,28 @@ pub fn make(root: &Root, devices: &Devices) -> Result<()> {
     let made = devices
         .nodes
         .iter()
-        .try_for_each(|d| node(root, dev.as_fd(), d, devices.bind));
+        .try_for_each(|d| node(root, dev.as_fd(), d, devices.bind, slave));
     process::umask(umask);
     made?;
     links(dev.as_fd())
 }
 
-fn node(root: &Root, dev: BorrowedFd, d: &Device, bind: bool) -> Result<()> {
+fn node(root: &Root, dev: BorrowedFd, d: &Device, bind: bool, slave: bool) -> Result<()> {
     let describe = || format!("create device '{}'", d.path.display());
     match d.path.strip_prefix("/dev") {
         Ok(name) if name.components().count() == 1 => {
-            make_node(dev, name.as_os_str(), d, bind).with_context(describe)
+            make_node(dev, name.as_os_str(), d, bind, slave).with_context(describe)
         }
         _ => {
             let (dir, name) = root.parent(&d.path).with_context(describe)?;
-            make_node(dir.as_fd(), name, d, bind).with_context(describe)
+            make_node(dir.as_fd(), name, d, bind, slave).with_context(describe)
         }
     }
 }
 
-fn make_node(dir: BorrowedFd, name: &OsStr, d: &Device, bind: bool) -> Result<()> {
+fn make_node(dir: BorrowedFd, name: &OsStr, d: &Device, bind: bool, slave: bool) -> Result<()> {
     if bind {
-        return bind_node(dir, name, d);
+        return bind_node(dir, name, d, slave);
     }
     let kind = file_type(d.kind);
     match fs::mknodat(dir, name, kind | d.mode, fs::makedev(d.major, d.minor)) {
@@ -51,7 +53,7 @@ fn make_node(dir: BorrowedFd, name: &OsStr, d: &Device, bind: bool) -> Result<()
             let fd = fs::openat(dir, name, fs::O_PATH | fs::O_NOFOLLOW, 0)?;
             check(fd.as_fd(), d)
         }
-        Err(e) if e.errno() == errno::EPERM => bind_node(dir, name, d),
+        Err(e) if e.errno() == errno::EPERM => bind_node(dir, name, d, slave),
         Err(e) => Err(e.into()),
         Ok(()) if (d.uid, d.gid) == (0, 0) => Ok(()),
         Ok(()) => {
@@ -63,8 +65,11 @@ fn make_node(dir: BorrowedFd, name: &OsStr, d: &Device, bind: bool) -> Result<()
 }
 
 /// Where mknod(2) is refused (a user namespace), the host's node of the same path is bound, if it is the same device.
-fn bind_node(dir: BorrowedFd, name: &OsStr, d: &Device) -> Result<()> {
+fn bind_node(dir: BorrowedFd, name: &OsStr, d: &Device, slave: bool) -> Result<()> {
     let source = mount::clone_tree(fs::CWD, d.path.as_path(), false)?;
+    if slave {
+        mount::set_propagation(source.as_fd(), Propagation::Slave as u64, false)?;
+    }
     check(source.as_fd(), d).context("the host's node")?;
     let target = bind_target(dir, name)?;
     if check(target.as_fd(), d).is_err() {

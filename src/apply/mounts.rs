@@ -8,14 +8,16 @@ mod copy_up;
 use crate::cgroup::CgroupDir;
 use crate::plan::Plan;
 use crate::plan::annotations::split_paths;
-use crate::plan::mounts::{Attributes, Mount, Source, attr};
+use crate::plan::mounts::{Attributes, Mount, Propagation, Source, attr};
 use crate::plan::namespaces::Kind;
 use crate::plan::paths::clean;
+use crate::plan::rootfs::Enter;
 use crate::plan::users::IdMap;
 use crate::root::{Proc, Root};
 use crate::sys::mount::{FsContext, MountAttr};
 use crate::sys::{self, clone, errno, fs, mount, process};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -180,13 +182,16 @@ pub fn map_ids(tree: BorrowedFd, maps: BorrowedFd, recursive: bool) -> Result<()
 }
 
 /// Makes all mounts, in order. `sources` are those of [`open_for_child`]; `cgroup` is the container's,
-/// to be shown without a cgroup namespace; `map` has the parent call [`map_for_child`].
+/// to be shown without a cgroup namespace; `map` has the parent call [`map_for_child`]. `enter` is the way of the root, which `pivot`
+/// changes where the present one turns out not to do.
 pub fn mount_all(
     root: &Root,
     plan: &Plan,
     sources: Vec<OwnedFd>,
     cgroup: Option<&CgroupDir>,
     map: &dyn Fn(usize, OwnedFd) -> Result<()>,
+    enter: &Cell<Enter>,
+    pivot: &dyn Fn() -> Result<()>,
 ) -> Result<Mounted> {
     let mut room = Room {
         root,
@@ -194,6 +199,8 @@ pub fn mount_all(
         sources: sources.into_iter(),
         cgroup,
         map,
+        enter,
+        pivot,
         mounted: Mounted {
             proc: None,
             read_only: Vec::new(),
@@ -204,7 +211,7 @@ pub fn mount_all(
     let made = plan
         .mounts
         .iter()
-        .try_for_each(|m| room.mount(m).with_context(|| describe(m)));
+        .try_for_each(|m| room.make(m).with_context(|| describe(m)));
     process::umask(umask);
     made.map(|()| room.mounted)
 }
@@ -231,14 +238,38 @@ struct Room<'a> {
     sources: std::vec::IntoIter<OwnedFd>,
     cgroup: Option<&'a CgroupDir>,
     map: &'a dyn Fn(usize, OwnedFd) -> Result<()>,
+    enter: &'a Cell<Enter>,
+    pivot: &'a dyn Fn() -> Result<()>,
     mounted: Mounted,
 }
 
 impl Room<'_> {
-    fn mount(&mut self, m: &Mount) -> Result<()> {
+    fn make(&mut self, m: &Mount) -> Result<()> {
+        let mut sent = match from_parent(self.plan, m) {
+            FromParent::Tree | FromParent::Maps => {
+                let fd = self.sources.next();
+                Some(fd.ok_or_else(|| anyhow!("the parent did not send the source"))?)
+            }
+            FromParent::Nothing | FromParent::Mapping => None,
+        };
+        match self.mount(m, &mut sent) {
+            Err(e) if self.is_detached() && is_refused_tree(&e) => {
+                (self.pivot)()?;
+                self.mount(m, &mut sent)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the tree is attached to nothing, and this still is the host's mount namespace.
+    fn is_detached(&self) -> bool {
+        self.enter.get() == Enter::Attach
+    }
+
+    fn mount(&mut self, m: &Mount, sent: &mut Option<OwnedFd>) -> Result<()> {
         let at = m.destination.as_path();
         match &m.source {
-            Source::Bind { path, recursive } => self.bind(m, at, path, *recursive),
+            Source::Bind { path, recursive } => self.bind(m, at, path, *recursive, sent),
             Source::Fs { fstype, source } if fstype.as_bytes() == b"tmpfs" => {
                 self.tmpfs(m, at, source)
             }
@@ -247,7 +278,7 @@ impl Room<'_> {
             }
             Source::Fs { fstype, source } => {
                 let target = self.directory(at)?;
-                let fd = new_file_system(m, self.is_late(m, at), fstype, source, None)?;
+                let fd = new_file_system(m, m.is_late(), fstype, source, None)?;
                 if let Some(label) = &self.plan.mount_label
                     && fstype.as_bytes() == b"mqueue"
                 {
@@ -262,12 +293,19 @@ impl Room<'_> {
         }
     }
 
-    fn bind(&mut self, m: &Mount, at: &Path, path: &Path, recursive: bool) -> Result<()> {
-        let tree = self.source(m, path, recursive)?;
+    fn bind(
+        &mut self,
+        m: &Mount,
+        at: &Path,
+        path: &Path,
+        recursive: bool,
+        sent: &mut Option<OwnedFd>,
+    ) -> Result<()> {
+        let tree = self.source(m, path, recursive, sent)?;
         set_bind_attributes(
             tree.as_fd(),
             &m.attributes,
-            self.is_late(m, at),
+            m.is_late(),
             self.in_user_namespace(),
         )?;
         let target = match self.root.find(at)? {
@@ -280,16 +318,18 @@ impl Room<'_> {
         self.attach(m, at, tree, target)
     }
 
-    fn source(&mut self, m: &Mount, path: &Path, recursive: bool) -> Result<OwnedFd> {
-        let mut sent = || {
-            let fd = self.sources.next();
-            fd.ok_or_else(|| anyhow!("the parent did not send the source"))
-        };
+    fn source(
+        &self,
+        m: &Mount,
+        path: &Path,
+        recursive: bool,
+        sent: &mut Option<OwnedFd>,
+    ) -> Result<OwnedFd> {
         match from_parent(self.plan, m) {
-            FromParent::Tree => sent(),
+            FromParent::Tree => Ok(sent.take().expect("it was looked for")),
             FromParent::Maps => {
-                let maps = sent()?;
-                let tree = mount::clone_tree(fs::CWD, path, recursive)?;
+                let maps = sent.as_ref().expect("it was looked for");
+                let tree = self.host_tree(path, recursive)?;
                 let below = m.idmap.as_ref().is_some_and(|i| i.recursive);
                 map_ids(tree.as_fd(), maps.as_fd(), below)?;
                 Ok(tree)
@@ -300,8 +340,18 @@ impl Room<'_> {
                 Ok(tree)
             }
             FromParent::Nothing if m.from_parent => self.inside(path, recursive),
-            FromParent::Nothing => Ok(mount::clone_tree(fs::CWD, path, recursive)?),
+            FromParent::Nothing => Ok(self.host_tree(path, recursive)?),
         }
+    }
+
+    /// A detached copy of what the host has at a path. In the host's own mount namespace it would share its mounts with the host:
+    /// whatever the container mounts on it would show there.
+    fn host_tree(&self, path: &Path, recursive: bool) -> sys::Result<OwnedFd> {
+        let tree = mount::clone_tree(fs::CWD, path, recursive)?;
+        if self.is_detached() {
+            mount::set_propagation(tree.as_fd(), Propagation::Slave as u64, true)?;
+        }
+        Ok(tree)
     }
 
     /// Root of a user namespace may not be able to walk down to root.path, which is at hand.
@@ -323,7 +373,7 @@ impl Room<'_> {
             None => self.root.mkdir_all(at, 0o755)?,
         };
         refuse_on_proc(at, target.as_fd(), false)?;
-        let fd = new_file_system(m, self.is_late(m, at), c"tmpfs", source, mode)?;
+        let fd = new_file_system(m, m.is_late(), c"tmpfs", source, mode)?;
         if m.copy_up {
             copy_up::copy(target.as_fd(), fd.as_fd()).context("tmpcopyup")?;
         }
@@ -343,7 +393,7 @@ impl Room<'_> {
         refuse_on_proc(at, target.as_fd(), false)?;
         let fd = match new_file_system(m, false, c"sysfs", c"sysfs", None) {
             Err(e) if e.errno() == errno::EPERM => {
-                let tree = mount::clone_tree(fs::CWD, c"/sys", true)?;
+                let tree = self.host_tree(Path::new("/sys"), true)?;
                 let attr = MountAttr {
                     // the access time is locked there
                     set: attr::RDONLY | wanted(m) & !attr::ATIME & !attr::NODIRATIME,
@@ -382,7 +432,7 @@ impl Room<'_> {
         } else {
             cgroup.mountpoint().to_path_buf()
         };
-        let tree = mount::clone_tree(fs::CWD, &source, false)?;
+        let tree = self.host_tree(&source, false)?;
         let attr = MountAttr {
             set,
             clear: atime_mask(set),
@@ -425,17 +475,21 @@ impl Room<'_> {
         !self.plan.namespaces.is_host(Kind::User)
     }
 
-    /// Whether read-only has to wait for [`Mounted::make_read_only`].
-    fn is_late(&self, m: &Mount, at: &Path) -> bool {
-        wanted(m) & attr::RDONLY != 0 && (is_tmpfs(m) || clean(at) == Path::new("/dev"))
-    }
-
     /// Attaches a finished mount.
     fn attach(&mut self, m: &Mount, at: &Path, fd: OwnedFd, target: OwnedFd) -> Result<()> {
-        mount::attach(fd.as_fd(), target.as_fd())
-            .map_err(|e| explain_attach(e, fd.as_fd(), target.as_fd()))?;
-        propagate(m, fd.as_fd())?;
-        if self.is_late(m, at) {
+        let detached = self.is_detached();
+        if detached {
+            // only the root of what is attached nowhere can be changed; its parent there is never shared, so the order is all one
+            propagate(m, fd.as_fd())?;
+        }
+        mount::attach(fd.as_fd(), target.as_fd()).map_err(|e| match e.errno() {
+            errno::ELOOP if detached => e.into(),
+            _ => explain_attach(e, fd.as_fd(), target.as_fd()),
+        })?;
+        if !detached {
+            propagate(m, fd.as_fd())?;
+        }
+        if m.is_late() {
             self.mounted.read_only.push(fd);
         } else if clean(at) == Path::new("/proc") {
             // a bind of some directory of a procfs is accepted as runc does, but not trusted
@@ -445,15 +499,18 @@ impl Room<'_> {
     }
 }
 
+/// Below the source a mount namespace is bound to a file (snapd and `unshare --mount=FILE` do it) that is older than this one. A copy of the
+/// host's mounts has none. (A newer one is found when the whole tree is attached.)
+fn is_refused_tree(e: &anyhow::Error) -> bool {
+    let e = e.downcast_ref::<sys::Error>();
+    e.is_some_and(|e| e.errno() == errno::ELOOP)
+}
+
 /// A mount without the option `context` has SELinux's label by its root.
 fn label_root(mount: BorrowedFd, label: &CStr) -> Result<()> {
     let root = fs::openat(mount, c".", fs::O_RDONLY | fs::O_DIRECTORY, 0)?;
     fs::set_xattr(root.as_fd(), c"security.selinux", label.to_bytes_with_nul())
         .context("linux.mountLabel")
-}
-
-fn is_tmpfs(m: &Mount) -> bool {
-    matches!(&m.source, Source::Fs { fstype, .. } if fstype.as_bytes() == b"tmpfs")
 }
 
 /// What a mount with nothing below it gets: the recursive attributes are no others there.
@@ -614,11 +671,7 @@ fn names(bits: u64) -> String {
 
 fn propagate(m: &Mount, fd: BorrowedFd) -> Result<()> {
     for (propagation, recursive) in &m.propagation {
-        let attr = MountAttr {
-            propagation: *propagation as u64,
-            ..Default::default()
-        };
-        mount::setattr(fd, &attr, *recursive)?;
+        mount::set_propagation(fd, *propagation as u64, *recursive)?;
     }
     Ok(())
 }

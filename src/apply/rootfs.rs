@@ -2,24 +2,30 @@
 
 mod overlay;
 
+use crate::log;
 use crate::plan::Plan;
 use crate::plan::mounts::Propagation;
 use crate::plan::mounts::attr;
 use crate::plan::rootfs::{Enter, Rootfs};
 use crate::root::Root;
 use crate::sys::mount::MountAttr;
-use crate::sys::{errno, fs, mount};
+use crate::sys::{clone, errno, fs, mount};
 use anyhow::{Context, Result, anyhow};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Makes root.path (or the overlay) a mount of its own in the new mount namespace, cut off from the host's propagation.
+/// Makes root.path (or the overlay) a mount of its own in the new mount namespace, or one that is attached nowhere yet, cut off from the
+/// host's propagation.
 pub fn prepare(plan: &Plan) -> Result<Root> {
     let rootfs = &plan.rootfs;
     if rootfs.enter == Enter::Chroot {
         return Ok(Root {
             fd: open(rootfs, fs::O_PATH)?,
         });
+    }
+    if rootfs.enter == Enter::Attach {
+        return detached(rootfs);
     }
     isolate(rootfs)?;
     let fd = match &rootfs.overlay {
@@ -33,6 +39,62 @@ pub fn prepare(plan: &Plan) -> Result<Root> {
         }
     };
     Ok(Root { fd })
+}
+
+/// A copy of root.path that is nowhere, cut off before anything can be mounted on it: the host has the same mounts.
+fn detached(rootfs: &Rootfs) -> Result<Root> {
+    let target = open(rootfs, fs::O_PATH)?;
+    let fd = mount::clone_tree(target.as_fd(), c"", true).with_context(|| named(rootfs))?;
+    set_propagation(fd.as_fd(), Propagation::Slave, true)?;
+    Ok(Root { fd })
+}
+
+/// The way of kernels before 7.0, at any time before [`leave`]: a copy of the host's mount namespace, in which the tree, as far as it is
+/// made, is attached to root.path.
+pub fn pivot_instead(root: &Root, rootfs: &Rootfs, enter: &Cell<Enter>) -> Result<()> {
+    log::debug("copying the host's mount namespace");
+    clone::unshare(clone::NEWNS).context("make a mount namespace")?;
+    enter.set(Enter::Pivot);
+    isolate(rootfs)?;
+    let target = open(rootfs, fs::O_PATH)?;
+    mount::attach(root.fd.as_fd(), target.as_fd()).with_context(|| named(rootfs))
+}
+
+/// Leaves the host's mount namespace for one that has the tree alone, if that is the way; the rest is done there. The root may be another
+/// descriptor then.
+pub fn leave(root: Root, rootfs: &Rootfs, enter: &Cell<Enter>) -> Result<Root> {
+    if enter.get() != Enter::Attach || attach_alone(&root)? {
+        return Ok(root);
+    }
+    // Linux 7.0 has no empty one, but one made of a copy of a tree; mounts that are mount namespaces are left out of it
+    let entered = mount::namespace_of(root.fd.as_fd())
+        .and_then(|namespace| clone::setns(namespace.as_fd(), clone::NEWNS));
+    if entered.is_err() {
+        return pivot_instead(&root, rootfs, enter).map(|()| root);
+    }
+    log::debug("copied the tree into a mount namespace");
+    let fd = fs::open("/", fs::O_PATH | fs::O_DIRECTORY, 0)?;
+    Ok(Root { fd })
+}
+
+/// Attaches the tree in a new, empty mount namespace. Where the tree may not be in that, it is back in the host's.
+fn attach_alone(root: &Root) -> Result<bool> {
+    let Ok(back) = fs::open("/proc/self/ns/mnt", fs::O_RDONLY, 0) else {
+        return Ok(false);
+    };
+    // Linux 7.1
+    if clone::unshare(clone::EMPTY_NEWNS).is_err() {
+        return Ok(false);
+    }
+    let bottom = fs::open("/", fs::O_PATH | fs::O_DIRECTORY, 0)?;
+    match mount::attach(root.fd.as_fd(), bottom.as_fd()) {
+        // a mount of the tree is a mount namespace, and older than the new one
+        Err(e) if e.errno() == errno::ELOOP => {
+            clone::setns(back.as_fd(), clone::NEWNS).context("come back to the host's mounts")?;
+            Ok(false)
+        }
+        attached => attached.map(|()| true).context("attach the root"),
+    }
 }
 
 fn named(rootfs: &Rootfs) -> String {
@@ -67,7 +129,7 @@ fn isolate(rootfs: &Rootfs) -> Result<()> {
     }
     let mut dir = open(rootfs, fs::O_PATH)?;
     // only the root of a mount can be changed: EINVAL below it
-    while let Err(e) = mount::setattr(dir.as_fd(), &change(Propagation::Private), false) {
+    while let Err(e) = mount::set_propagation(dir.as_fd(), Propagation::Private as u64, false) {
         if e.errno() != errno::EINVAL || same(dir.as_fd(), host.as_fd())? {
             return Err(e).with_context(|| format!("{}: make its mount private", named(rootfs)));
         }
@@ -87,23 +149,17 @@ fn is_cut_off(rootfs: &Rootfs) -> bool {
     recursive && propagation != Propagation::Shared
 }
 
-fn change(propagation: Propagation) -> MountAttr {
-    MountAttr {
-        propagation: propagation as u64,
-        ..Default::default()
-    }
-}
-
 fn set_propagation(fd: BorrowedFd, propagation: Propagation, recursive: bool) -> Result<()> {
-    mount::setattr(fd, &change(propagation), recursive).context("set the propagation of '/'")
+    mount::set_propagation(fd, propagation as u64, recursive).context("set the propagation of '/'")
 }
 
 /// Makes the root `/` and leaves the host's mounts behind.
-pub fn enter(root: &Root, rootfs: &Rootfs) -> Result<()> {
-    match rootfs.enter {
+pub fn enter(root: &Root, rootfs: &Rootfs, enter: Enter) -> Result<()> {
+    match enter {
         Enter::Pivot => pivot(root, rootfs),
         Enter::Move => move_root(root, rootfs),
-        Enter::Chroot => chroot(root),
+        // below the tree is nothing
+        Enter::Attach | Enter::Chroot => chroot(root),
     }
 }
 
@@ -156,7 +212,7 @@ fn hide(at: &Path) -> Result<()> {
         Err(e) if e.errno() == errno::ENOENT => return Ok(()),
         other => other?,
     };
-    match mount::setattr(fd.as_fd(), &change(Propagation::Slave), true) {
+    match mount::set_propagation(fd.as_fd(), Propagation::Slave as u64, true) {
         Err(e) if e.errno() == errno::EINVAL => return Ok(()),
         other => other?,
     }

@@ -47,10 +47,13 @@ pub fn spawn(
 }
 
 /// The flags of the clone that makes init. A cgroup namespace is rooted where the process is, so it is made together
-/// with the move into the cgroup or, without one, by init itself.
+/// with the move into the cgroup or, without one, by init itself. So is a mount namespace that is to hold init's tree alone.
 fn flags(ns: &Namespaces, into_cgroup: bool) -> u64 {
-    let skip = |k: &Kind| {
-        (*k == Kind::Cgroup && !into_cgroup) || (*k == Kind::Time && ns.time_offsets.is_some())
+    let skip = |k: &Kind| match k {
+        Kind::Cgroup => !into_cgroup,
+        Kind::Time => ns.time_offsets.is_some(),
+        Kind::Mount => ns.mount_by_init,
+        _ => false,
     };
     ns.new.iter().filter(|k| !skip(k)).map(|k| k.flag()).sum()
 }
@@ -282,6 +285,13 @@ mod tests {
         let ns = new(&[Kind::Pid, Kind::Cgroup]);
         assert_eq!(flags(&ns, true), clone::NEWPID | clone::NEWCGROUP);
         assert_eq!(flags(&ns, false), clone::NEWPID);
+    }
+
+    #[test]
+    fn a_mount_namespace_that_init_makes_is_not_cloned() {
+        let mut ns = new(&[Kind::Mount, Kind::Pid]);
+        ns.mount_by_init = true;
+        assert_eq!(flags(&ns, true), clone::NEWPID);
     }
 
     #[test]

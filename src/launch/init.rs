@@ -14,12 +14,14 @@ use crate::plan::Plan;
 use crate::plan::cgroup::Placement;
 use crate::plan::namespaces::{Join, Kind};
 use crate::plan::process::Process;
+use crate::plan::rootfs::Enter;
 use crate::root::Root;
 use crate::state::{State, Status};
 use crate::sys::process::Vector;
 use crate::sys::{cap, fs, process, socket};
 use crate::{log, plan};
 use anyhow::{Context, Result, anyhow, bail};
+use std::cell::Cell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -121,12 +123,14 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
         7,
         "init: making the root file system and mounts (child process in init())",
     );
+    let enter = Cell::new(plan.rootfs.enter);
     let root = rootfs::prepare(plan)?;
+    let pivot = || rootfs::pivot_instead(&root, &plan.rootfs, &enter);
     let map = |index, tree| init.parent.ask(Msg::Map(index, tree));
     let own = own_cgroup(plan)?;
     let cgroup = init.cgroup.or(own.as_ref());
-    let mounted = mounts::mount_all(&root, plan, sources, cgroup, &map)?;
-    devices::make(&root, &plan.devices)?;
+    let mounted = mounts::mount_all(&root, plan, sources, cgroup, &map, &enter, &pivot)?;
+    devices::make(&root, &plan.devices, enter.get() == Enter::Attach)?;
     let terminal = plan
         .process
         .as_ref()
@@ -147,6 +151,7 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     )?;
     // 9: in the root
     log::step(9, "init: entering the root");
+    let root = rootfs::leave(root, &plan.rootfs, &enter)?;
     if let Some(p) = &plan.process {
         working_directory(&root, p)?;
     }
@@ -154,7 +159,7 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     sysctl::write(mounted.proc.as_ref(), &plan.sysctl)?;
     paths::mask(&root, &plan.masked, plan.mount_label.as_deref())?;
     paths::make_readonly(&root, &plan.readonly)?;
-    rootfs::enter(&root, &plan.rootfs)?;
+    rootfs::enter(&root, &plan.rootfs, enter.get())?;
     rootfs::finish(&root, &plan.rootfs)?;
     drop((root, mounted));
     // 10: the process

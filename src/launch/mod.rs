@@ -16,7 +16,7 @@
 //!     ids mapped                         ── Done →
 //!  8                                    ← Hooks ── (if there are any)
 //!     prestart, createRuntime hooks      ── Done → createContainer hooks
-//!  9                                               sysctl, masks, pivot_root
+//!  9                                               mount namespace (Linux 7), sysctl, masks, pivot_root or chroot
 //! 10                                   ← Limits ── (in a user namespace)
 //!     rlimits                            ── Done → rlimits, user, capabilities, executable found
 //!     scheduler, affinity               ← Ready ── waits at the gate
@@ -24,6 +24,12 @@
 //! 11  start                              ── gate → startContainer hooks
 //! 12  end of the channel = execve worked           filter, execve
 //! ```
+//!
+//! Up to Linux 6 the clone of step 4 makes the mount namespace, a copy of the host's, and step 9 leaves the host's mounts by
+//! pivot_root(2) and umount2(2). From Linux 7.0 on init makes the container's tree in the host's mount namespace, where it is attached to
+//! nothing and nobody sees it. Step 9 then makes a mount namespace without any mounts and attaches the tree there as its root: there is
+//! nothing to leave. The plan says which way ([`crate::plan::rootfs::attaches`]). Until that step init can go over to the old way at any
+//! time, with what it has made so far ([`crate::apply::rootfs::pivot_instead`]).
 //!
 //! `exec` has the same tail: see [`exec`].
 

@@ -235,7 +235,6 @@ fn owner(
 
 #[cfg(test)]
 mod tests {
-    use super::super::namespaces::Hop;
     use super::super::users::{IdMap, Writer};
     use super::*;
 
@@ -395,9 +394,7 @@ mod tests {
         };
         let own = Namespaces {
             new: vec![Namespace::Cgroup],
-            join: vec![],
-            hop: Hop::One,
-            time_offsets: None,
+            ..Default::default()
         };
         let shared = Namespaces::default();
         let rw = cgroup_mount("/sys/fs/cgroup/", 0);

@@ -90,7 +90,7 @@ impl Plan {
     pub fn new(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Violations> {
         let mut v = Violations::default();
         v.version(spec.version());
-        let namespaces = namespaces::plan(spec, host, &mut v);
+        let mut namespaces = namespaces::plan(spec, host, &mut v);
         let users = users::plan(spec, &namespaces, host, &mut v);
         let mut rootfs = rootfs::plan(spec, options, &namespaces, &mut v);
         let mut mounts = mounts::plan(spec, options, &namespaces, host, &mut v);
@@ -113,6 +113,10 @@ impl Plan {
         );
         let intel_rdt = intel_rdt::plan(spec, host, &options.id, &mut v);
         let hooks = hooks::plan(spec, &options.bundle, &mut v);
+        if rootfs::attaches(&rootfs, host, &namespaces, &mounts, &hooks) {
+            rootfs.enter = rootfs::Enter::Attach;
+            namespaces.mount_by_init = true;
+        }
         let personality = process::personality(spec, &mut v);
         let memory_policy = memory_policy::plan(spec, &mut v);
         let mut process = spec

@@ -98,6 +98,17 @@ pub struct Mount {
     pub from_parent: bool,
 }
 
+impl Mount {
+    /// Whether read-only has to wait until all mounts are there: a later entry may need a directory to be mounted on in a tmpfs, and
+    /// nodes are made in `/dev`.
+    pub fn is_late(&self) -> bool {
+        let set = self.attributes.set | self.attributes.rec_set;
+        let tmpfs =
+            matches!(&self.source, Source::Fs { fstype, .. } if fstype.as_bytes() == b"tmpfs");
+        set & attr::RDONLY != 0 && (tmpfs || clean(&self.destination) == Path::new("/dev"))
+    }
+}
+
 /// What an option stands for.
 #[derive(Clone, Copy, PartialEq)]
 enum Meaning {

@@ -78,6 +78,8 @@ pub struct Namespaces {
     /// Kinds to join by path, in the order to join them.
     pub join: Vec<Join>,
     pub hop: Hop,
+    /// Init makes the new mount namespace itself, once its tree is there ([`super::rootfs::Enter::Attach`]).
+    pub mount_by_init: bool,
     /// For /proc/self/timens_offsets ("monotonic 5 0\nboottime 5 0\n"), to be written before the last clone.
     pub time_offsets: Option<String>,
 }

@@ -1,10 +1,12 @@
 //! The root file system: where it comes from and how the container gets into it.
 
 use super::annotations::{self, OVERLAY_LOWER, OVERLAY_TMPFS, OVERLAY_UPPER, OVERLAY_WORK};
-use super::mounts::{self, Attributes, Data, Propagation, attr};
+use super::hooks::Hooks;
+use super::mounts::{self, Attributes, Data, Mount, Propagation, Source, attr};
 use super::namespaces::{Kind, Namespaces};
 use super::paths::in_bundle;
 use super::{Options, Violations};
+use crate::host::Host;
 use oci_spec::runtime::{self as oci, Spec};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,12 @@ use std::path::{Path, PathBuf};
 /// How the container's root becomes `/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enter {
-    /// pivot_root(2): the usual way.
+    /// pivot_root(2): the usual way before Linux 7.0.
     Pivot,
+    /// The tree is made in the host's mount namespace, attached to nothing, and becomes the root of a new one that holds nothing else:
+    /// the host's mounts are never copied, and there is no old root to leave. Where the kernel refuses a part of it, [`Enter::Pivot`]
+    /// follows; see [`attaches`].
+    Attach,
     /// A move onto `/` and chroot(2), for a root that is the initramfs (`--no-pivot`).
     Move,
     /// chroot(2) alone: the container shares the host's mount namespace.
@@ -56,6 +62,43 @@ pub struct Rootfs {
     pub inner: Option<(Propagation, bool)>,
     /// Attributes of a mount entry for `/` (its options), to be set on the root mount.
     pub attributes: Attributes,
+}
+
+/// Whether the tree can be made before its mount namespace is ([`Enter::Attach`]). Not
+/// - in a user namespace, whose root may mount only in a mount namespace of its own, and a procfs or sysfs only beside one that is whole;
+/// - where hooks run before execve: they expect the tree in the mount namespace of the process, some beside the host's files;
+/// - where `linux.rootfsPropagation` connects the container's mounts with the host's in another way than as slaves;
+/// - with an overlay of husk's, whose tmpfs is attached below it;
+/// - for an entry that changes an earlier one, becomes read-only only when all are there, or binds from root.path: what is attached to a
+///   tree that is nowhere cannot be changed, nor reached by its path on the host;
+/// - for one that is unbindable: a tree that has to be copied after all would lose it.
+pub fn attaches(
+    rootfs: &Rootfs,
+    host: &Host,
+    namespaces: &Namespaces,
+    mounts: &[Mount],
+    hooks: &Hooks,
+) -> bool {
+    let before = |m: &Mount| {
+        let possible = match &m.source {
+            Source::Bind { path, .. } => !path.starts_with(&rootfs.path),
+            Source::Fs { .. } | Source::Cgroup | Source::Sysfs => true,
+            Source::Remount | Source::Propagation => false,
+        };
+        let unbindable = |(p, _): &(Propagation, bool)| *p == Propagation::Unbindable;
+        possible && !m.is_late() && !m.propagation.iter().any(unbindable)
+    };
+    host.bare_namespaces
+        && !host.rootless()
+        && rootfs.enter == Enter::Pivot
+        && namespaces.is_new(Kind::Mount)
+        && namespaces.is_host(Kind::User)
+        && rootfs.outer == (Propagation::Slave, true)
+        && rootfs.overlay.is_none()
+        && hooks.prestart.is_empty()
+        && hooks.create_runtime.is_empty()
+        && hooks.create_container.is_empty()
+        && mounts.iter().all(before)
 }
 
 /// The root of a config.
@@ -426,6 +469,87 @@ mod tests {
 
     fn paths(list: &[&str]) -> Vec<PathBuf> {
         list.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn the_tree_is_attached_where_nothing_needs_the_hosts_mounts_beside_it() {
+        let usual = json!({
+            "root": {"path": "rootfs"},
+            "mounts": [
+                {"destination": "/proc", "type": "proc"},
+                {"destination": "/v", "type": "bind", "source": "/v", "options": ["rbind", "rshared"]},
+            ],
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]},
+            "hooks": {"poststart": [{"path": "/h"}], "startContainer": [{"path": "/h"}]},
+        });
+        let new = || Host {
+            bare_namespaces: true,
+            ..root()
+        };
+        let enter = |config: &Value, host: &Host, options: &Options| {
+            let plan = super::super::Plan::new(&spec(config.clone()), host, options).unwrap();
+            let by_init = plan.namespaces.mount_by_init;
+            assert_eq!(plan.rootfs.enter == Enter::Attach, by_init, "{config}");
+            plan.rootfs.enter
+        };
+        assert_eq!(enter(&usual, &new(), &options()), Enter::Attach);
+        assert_eq!(enter(&usual, &root(), &options()), Enter::Pivot);
+        let inner = Host {
+            in_user_namespace: true,
+            ..new()
+        };
+        assert_eq!(enter(&usual, &inner, &options()), Enter::Pivot);
+        let no_pivot = Options {
+            no_pivot: true,
+            ..options()
+        };
+        assert_eq!(enter(&usual, &new(), &no_pivot), Enter::Move);
+
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+        let (hook, user) = (
+            json!([{"path": "/h"}]),
+            json!([{"type": "mount"}, {"type": "user"}]),
+        );
+        let joined = json!([{"type": "mount", "path": "/m"}]);
+        let entry = |e: Value| json!([e]);
+        for changes in [
+            vec![("/hooks/prestart", hook.clone())],
+            vec![("/hooks/createRuntime", hook.clone())],
+            vec![("/hooks/createContainer", hook)],
+            vec![("/linux/rootfsPropagation", "shared".into())],
+            vec![("/linux/rootfsPropagation", "slave".into())],
+            vec![("/linux/rootfsPropagation", "rprivate".into())],
+            vec![("/linux/namespaces", joined)],
+            vec![
+                ("/linux/namespaces", user),
+                ("/linux/uidMappings", map.clone()),
+                ("/linux/gidMappings", map),
+            ],
+            vec![("/annotations", json!({OVERLAY_LOWER: "/l:/m"}))],
+            vec![(
+                "/mounts",
+                entry(json!({"destination": "/v", "options": ["remount", "ro"]})),
+            )],
+            vec![(
+                "/mounts",
+                entry(json!({"destination": "/v", "type": "none", "options": ["shared"]})),
+            )],
+            vec![(
+                "/mounts",
+                entry(json!({"destination": "/v", "source": "rootfs/x", "options": ["bind"]})),
+            )],
+        ] {
+            let mut config = usual.clone();
+            for (at, value) in &changes {
+                let (section, key) = at.rsplit_once('/').unwrap();
+                config.pointer_mut(section).unwrap()[key] = value.clone();
+            }
+            assert_eq!(
+                enter(&config, &new(), &options()),
+                Enter::Pivot,
+                "{changes:?}"
+            );
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub const NEWUSER: u64 = libc::CLONE_NEWUSER as u64;
 pub const NEWPID: u64 = libc::CLONE_NEWPID as u64;
 pub const NEWNET: u64 = libc::CLONE_NEWNET as u64;
 
+/// For [`unshare`]: a new mount namespace without any mount but an empty, immutable root, where the caller then is. Linux 7.1.
+pub const EMPTY_NEWNS: u64 = 0x10_0000;
+
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -17,6 +17,7 @@ pub mod signal;
 pub mod socket;
 pub mod start;
 pub mod tty;
+pub mod vdso;
 
 use std::ffi::CStr;
 use std::fmt;

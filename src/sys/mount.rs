@@ -32,6 +32,7 @@ pub struct MountAttr {
 }
 
 const OPEN_TREE_CLONE: u32 = 1;
+const OPEN_TREE_NAMESPACE: u32 = 2;
 const AT_RECURSIVE: i32 = 0x8000;
 
 /// A detached copy of the mount at `path`; with `recursive`, of all mounts below it too. Follows symlinks.
@@ -40,10 +41,17 @@ pub fn clone_tree<P: AsPath + ?Sized>(
     path: &P,
     recursive: bool,
 ) -> Result<OwnedFd> {
-    let flags = OPEN_TREE_CLONE
-        | libc::O_CLOEXEC as u32
-        | libc::AT_EMPTY_PATH as u32
-        | if recursive { AT_RECURSIVE as u32 } else { 0 };
+    let recursive = if recursive { AT_RECURSIVE as u32 } else { 0 };
+    open_tree(dir, path, OPEN_TREE_CLONE | recursive)
+}
+
+/// A new mount namespace, for setns(2), with nothing in it but copies of a mount and of all below it. Linux 7.0.
+pub fn namespace_of(mount: BorrowedFd) -> Result<OwnedFd> {
+    open_tree(mount, c"", OPEN_TREE_NAMESPACE | AT_RECURSIVE as u32)
+}
+
+fn open_tree<P: AsPath + ?Sized>(dir: BorrowedFd, path: &P, flags: u32) -> Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC as u32 | libc::AT_EMPTY_PATH as u32;
     with_path(
         path,
         |p| format!("open_tree '{p}'"),
@@ -74,6 +82,15 @@ pub fn setattr(mount: BorrowedFd, attr: &MountAttr, recursive: bool) -> Result<(
         )
     })
     .map(drop)
+}
+
+/// [`setattr`] of nothing but the propagation.
+pub fn set_propagation(mount: BorrowedFd, propagation: u64, recursive: bool) -> Result<()> {
+    let attr = MountAttr {
+        propagation,
+        ..Default::default()
+    };
+    setattr(mount, &attr, recursive)
 }
 
 /// Attaches a detached mount (or moves an attached one) onto the inode that `target` is; both may be `O_PATH`.
