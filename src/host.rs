@@ -43,6 +43,7 @@ pub struct Host {
     /// None where nothing of it is asked for, too.
     pub resctrl: Option<Resctrl>,
     /// Linux 7.0 can make a mount namespace without copying the caller's, and has mounts made in a tree that is nowhere attached yet.
+    /// False where nobody looked.
     pub bare_namespaces: bool,
 }
 
@@ -62,7 +63,7 @@ impl Host {
             apparmor: given(profile) && has_apparmor(),
             selinux: (given(label) || given(mount_label)) && has_selinux(),
             resctrl: None,
-            bare_namespaces: sys::vdso::kernel_version() >= 7 << 16,
+            bare_namespaces: false,
         })
     }
 
@@ -70,6 +71,11 @@ impl Host {
     pub fn find_resctrl(&mut self, class: &str) -> Result<()> {
         self.resctrl = resctrl_mount()?.map(|root| resctrl(root, class));
         Ok(())
+    }
+
+    /// Asks for the kernel's version, which only those who make a mount namespace want to know.
+    pub fn find_kernel(&mut self) {
+        self.bare_namespaces = sys::process::kernel_version() >= (7, 0);
     }
 
     /// Not root, or root of a user namespace only.

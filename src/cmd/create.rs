@@ -63,6 +63,7 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
     let (json, mut spec) = read_config(&config)?;
     let notify = notify_socket().is_some() && offer_notify_socket(&mut spec, &root, &id);
     let mut host = Host::probe(&spec, spec.process().as_ref())?;
+    host.find_kernel();
     if let Some(class) = intel_rdt::class(&spec, id.as_str()) {
         host.find_resctrl(&class)?;
     }

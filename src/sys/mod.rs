@@ -17,7 +17,6 @@ pub mod signal;
 pub mod socket;
 pub mod start;
 pub mod tty;
-pub mod vdso;
 
 use std::ffi::CStr;
 use std::fmt;

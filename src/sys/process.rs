@@ -15,6 +15,17 @@ pub fn egid() -> u32 {
     nix::unistd::getegid().as_raw()
 }
 
+/// The running kernel's version, by uname(2): (7, 1) for "7.1.0-rc2", (0, 0) where it cannot be told.
+pub fn kernel_version() -> (u32, u32) {
+    nix::sys::utsname::uname().map_or((0, 0), |name| version(&name.release().to_string_lossy()))
+}
+
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    (next(), next())
+}
+
 pub fn pid() -> i32 {
     nix::unistd::getpid().as_raw()
 }
@@ -650,5 +661,19 @@ pub fn exit_on_end_signals() {
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
         // SAFETY: the handler only calls _exit, which is safe at any point.
         unsafe { libc::signal(signal, leave as *const () as libc::sighandler_t) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_every_kind_of_release() {
+        assert_eq!(version("7.1.0-rc2"), (7, 1));
+        assert_eq!(version("6.18.44-fc-v657"), (6, 18));
+        assert_eq!(version("7-custom"), (7, 0));
+        assert_eq!(version("next"), (0, 0));
+        assert!(kernel_version() > (4, 0));
     }
 }
