@@ -227,18 +227,21 @@ fn the_thousandth_costs_what_the_first_does() {
     }
     assert_eq!(fewest[0], fewest[1], "system calls alone, and among 1,000");
     let b = b.payload(&["true"]);
-    let mut times = [Duration::MAX; 2];
+    // of all together: some kernels (User Mode Linux) count in ticks of 10 ms
+    let mut times = [Duration::ZERO; 2];
     for _ in 0..20 {
         for (time, root) in times.iter_mut().zip(&roots) {
             let c = b.container();
             let bundle = c.bundle.to_str().expect("a path");
             let before = spent();
             cmd(root, &["run", "--bundle", bundle, &c.id]).run().ok();
-            *time = (spent() - before).min(*time);
+            *time += spent() - before;
         }
     }
     let [alone, among] = times;
-    note(&format!("run takes {alone:?} alone, {among:?} among 1,000"));
+    note(&format!(
+        "20 runs take {alone:?} alone, {among:?} among 1,000"
+    ));
     assert!(among < alone * 2, "{alone:?} alone, {among:?} among 1,000");
 }
 
