@@ -396,7 +396,7 @@ impl Room<'_> {
                 let tree = self.host_tree(Path::new("/sys"), true)?;
                 let attr = MountAttr {
                     // the access time is locked there
-                    set: attr::RDONLY | wanted(m) & !attr::ATIME & !attr::NODIRATIME,
+                    set: attr::RDONLY | m.wanted() & !attr::ATIME & !attr::NODIRATIME,
                     ..Default::default()
                 };
                 mount::setattr(tree.as_fd(), &attr, true)?;
@@ -421,7 +421,7 @@ impl Room<'_> {
         let Some(cgroup) = self.cgroup else {
             bail!("the container has no cgroup to show; give it a cgroup namespace")
         };
-        let mut set = wanted(m);
+        let mut set = m.wanted();
         // root of a user namespace sees its own cgroup only, and could otherwise write to what the host's root has delegated to
         // nobody (CVE-2023-25809)
         let source = if self.in_user_namespace() {
@@ -513,11 +513,6 @@ fn label_root(mount: BorrowedFd, label: &CStr) -> Result<()> {
         .context("linux.mountLabel")
 }
 
-/// What a mount with nothing below it gets: the recursive attributes are no others there.
-fn wanted(m: &Mount) -> u64 {
-    m.attributes.set | m.attributes.rec_set
-}
-
 /// A detached mount of a new file system. A `late` one is not read-only yet.
 fn new_file_system(
     m: &Mount,
@@ -534,7 +529,7 @@ fn new_file_system(
         let mode = CString::new(format!("{mode:o}")).expect("digits hold no NUL");
         context.set_string(c"mode", &mode)?;
     }
-    let mut set = wanted(m);
+    let mut set = m.wanted();
     if late {
         set &= !attr::RDONLY;
     }

@@ -99,13 +99,18 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// What it gets with nothing below it: the recursive attributes are no others there.
+    pub fn wanted(&self) -> u64 {
+        self.attributes.set | self.attributes.rec_set
+    }
+
     /// Whether read-only has to wait until all mounts are there: a later entry may need a directory to be mounted on in a tmpfs, and
     /// nodes are made in `/dev`.
     pub fn is_late(&self) -> bool {
-        let set = self.attributes.set | self.attributes.rec_set;
         let tmpfs =
             matches!(&self.source, Source::Fs { fstype, .. } if fstype.as_bytes() == b"tmpfs");
-        set & attr::RDONLY != 0 && (tmpfs || clean(&self.destination) == Path::new("/dev"))
+        self.wanted() & attr::RDONLY != 0
+            && (tmpfs || clean(&self.destination) == Path::new("/dev"))
     }
 }
 
