@@ -47,15 +47,24 @@ pub fn spawn(
 }
 
 /// The flags of the clone that makes init. A cgroup namespace is rooted where the process is, so it is made together
-/// with the move into the cgroup or, without one, by init itself. So is a mount namespace that is to hold init's tree alone.
+/// with the move into the cgroup or, without one, by init itself.
 fn flags(ns: &Namespaces, into_cgroup: bool) -> u64 {
     let skip = |k: &Kind| match k {
         Kind::Cgroup => !into_cgroup,
         Kind::Time => ns.time_offsets.is_some(),
-        Kind::Mount => ns.mount_by_init,
-        _ => false,
+        Kind::Mount => true,
+        k => ns.by_init.contains(k),
     };
     ns.new.iter().filter(|k| !skip(k)).map(|k| k.flag()).sum()
+}
+
+/// Init's part of what [`spawn`] has left out.
+pub fn make(ns: &Namespaces) -> Result<()> {
+    let flags: u64 = ns.by_init.iter().map(|k| k.flag()).sum();
+    if flags != 0 {
+        clone::unshare(flags).context("make the container's namespaces")?;
+    }
+    Ok(())
 }
 
 fn one(
@@ -288,17 +297,18 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_namespace_that_init_makes_is_not_cloned() {
-        let mut ns = new(&[Kind::Mount, Kind::Pid]);
-        ns.mount_by_init = true;
+    fn what_init_makes_is_not_cloned() {
+        let mut ns = new(&[Kind::Mount, Kind::Pid, Kind::Network]);
+        assert_eq!(flags(&ns, true), clone::NEWPID | clone::NEWNET);
+        ns.by_init = vec![Kind::Network];
         assert_eq!(flags(&ns, true), clone::NEWPID);
     }
 
     #[test]
     fn a_time_namespace_with_offsets_is_never_cloned_into() {
         let mut ns = new(&[Kind::Mount, Kind::Time]);
-        assert_eq!(flags(&ns, true), clone::NEWNS | clone::NEWTIME);
+        assert_eq!(flags(&ns, true), clone::NEWTIME);
         ns.time_offsets = Some("boottime 5 0\n".into());
-        assert_eq!(flags(&ns, true), clone::NEWNS);
+        assert_eq!(flags(&ns, true), 0);
     }
 }

@@ -98,6 +98,10 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     let plan = init.plan;
     close_all_but(init)?;
     // 5: the parent writes limits and id maps
+    hop::make(&plan.namespaces)?;
+    if plan.namespaces.is_new(Kind::Network) {
+        socket::loopback_up().context("bring up the loopback interface")?;
+    }
     let sources = init.parent.recv_go(mounts::count_for_child(plan))?;
     process::set_dumpable(false)?;
     // 6: namespaces; the words in brackets, here and below, are runc's, which its tests look for
@@ -113,9 +117,6 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
             plan.process.as_ref(),
             !plan.namespaces.is_host(Kind::User),
         )?;
-    }
-    if plan.namespaces.is_new(Kind::Network) {
-        socket::loopback_up().context("bring up the loopback interface")?;
     }
     names(plan)?;
     // 7: the root file system, every mount by its descriptor

@@ -175,10 +175,6 @@ pub fn create(
         if let Some(c) = cgroup {
             c.limit(&plan.cgroup)?;
         }
-        if let Some(socket) = pidfd_socket {
-            socket::send(socket.as_fd(), b"pidfd", &[spawned.pidfd.as_fd()])
-                .context("send the pidfd to the pidfd socket")?;
-        }
         if let Some(rdt) = &plan.intel_rdt {
             intel_rdt::apply(rdt, pid)?;
             undo.intel_rdt = rdt.remove();
@@ -210,6 +206,10 @@ pub fn create(
             })?;
         let container = || request.state.for_hooks(Status::Creating, pid);
         hand_over(plan.seccomp.as_ref(), listener, pid, container)?;
+        if let Some(socket) = pidfd_socket {
+            socket::send(socket.as_fd(), b"pidfd", &[spawned.pidfd.as_fd()])
+                .context("send the pidfd to the pidfd socket")?;
+        }
         if let Some(p) = &plan.process {
             attributes::from_outside(pid, p, None)?;
         }

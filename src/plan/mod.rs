@@ -100,6 +100,10 @@ impl Plan {
         let mount_label = labels::mounts(spec, host, &mut mounts, &mut rootfs, &mut v);
         let devices = devices::plan(spec, &namespaces, host, &mut v);
         let net_devices = net_devices::plan(spec, &namespaces, host, &mut v);
+        if !net_devices.is_empty() {
+            // the parent moves them there
+            namespaces.by_init.retain(|k| *k != namespaces::Kind::Network);
+        }
         let (masked, readonly) = paths::plan(spec, &namespaces, &mut v);
         let sysctl = sysctl::plan(spec, &namespaces, &mut v);
         let cgroup = cgroup::plan(
@@ -115,7 +119,7 @@ impl Plan {
         let hooks = hooks::plan(spec, &options.bundle, &mut v);
         if rootfs::attaches(&rootfs, host, &namespaces, &mounts, &hooks) {
             rootfs.enter = rootfs::Enter::Attach;
-            namespaces.mount_by_init = true;
+            namespaces.by_init.retain(|k| *k != namespaces::Kind::Mount);
         }
         let personality = process::personality(spec, &mut v);
         let memory_policy = memory_policy::plan(spec, &mut v);

@@ -78,8 +78,9 @@ pub struct Namespaces {
     /// Kinds to join by path, in the order to join them.
     pub join: Vec<Join>,
     pub hop: Hop,
-    /// Init makes the new mount namespace itself, once its tree is there ([`super::rootfs::Enter::Attach`]).
-    pub mount_by_init: bool,
+    /// Of `new`, what init makes first of all, while its parent keeps the state and writes limits. A mount namespace is made here or
+    /// when its tree is there ([`super::rootfs::Enter::Attach`]), any other kind here or by the clone.
+    pub by_init: Vec<Kind>,
     /// For /proc/self/timens_offsets ("monotonic 5 0\nboottime 5 0\n"), to be written before the last clone.
     pub time_offsets: Option<String>,
 }
@@ -117,6 +118,9 @@ pub fn plan(spec: &Spec, host: &Host, v: &mut Violations) -> Namespaces {
     }
     namespaces.time_offsets = time_offsets(spec, &namespaces, v);
     namespaces.hop = hop(&namespaces, host);
+    // what takes the kernel longest; the clone's own make no difference
+    let dear = [Kind::Ipc, Kind::Uts, Kind::Network, Kind::Mount];
+    namespaces.by_init = dear.into_iter().filter(|k| namespaces.is_new(*k)).collect();
     namespaces
 }
 

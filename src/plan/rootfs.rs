@@ -488,8 +488,8 @@ mod tests {
         };
         let enter = |config: &Value, host: &Host, options: &Options| {
             let plan = super::super::Plan::new(&spec(config.clone()), host, options).unwrap();
-            let by_init = plan.namespaces.mount_by_init;
-            assert_eq!(plan.rootfs.enter == Enter::Attach, by_init, "{config}");
+            let first = plan.namespaces.by_init.contains(&Kind::Mount);
+            assert_eq!(plan.rootfs.enter != Enter::Attach, first, "{config}");
             plan.rootfs.enter
         };
         assert_eq!(enter(&usual, &new(), &options()), Enter::Attach);
