@@ -143,6 +143,9 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
             console_socket: creation.console_socket.as_deref(),
             pidfd_socket: creation.pidfd_socket.as_deref().or(receiver.map(Path::new)),
             preserve_fds,
+            at_once: ending != Ending::Detached
+                && creation.pid_file.is_none()
+                && notify_socket().is_none(),
         };
         launch::create(&request, |progress| match progress {
             Progress::Begun { pid, cgroup } => {

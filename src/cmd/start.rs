@@ -31,7 +31,7 @@ pub fn run(global: &cli::Global, args: cli::Start) -> Result<i32> {
         Some(caller) => Proxy::listen(dir.fd(), caller).context("NOTIFY_SOCKET")?,
         None => None,
     };
-    launch::pass(&init).inspect_err(|_| await_end(&state))?;
+    launch::pass(&init, false).inspect_err(|_| await_end(&state))?;
     fs::unlinkat(dir.fd(), gate::NAME, false)?;
     if !state.poststart.is_empty() {
         run_poststart(&state)?;

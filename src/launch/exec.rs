@@ -14,7 +14,7 @@
 
 use super::init;
 use super::sync::{Channel, Msg};
-use super::{hand_over, pass, passed, unexpected, until_ready};
+use super::{hand_over, needs_nobody, pass, unexpected, until_ready};
 use crate::apply::{console, intel_rdt, process as attributes};
 use crate::cgroup::CgroupDir;
 use crate::cgroup::systemd::{self, Scope};
@@ -64,14 +64,8 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Whether `Start` may be said with `Go`: nothing is to be done for the ready process, and it asks for nothing.
     fn starts_at_once(&self) -> bool {
-        let p = self.process;
-        let listens = self.seccomp.is_some_and(|f| f.listener.is_some());
-        let asks = p.terminal || listens || (self.users.is_some() && !p.rlimits.is_empty());
-        let affinity = p.affinity_initial.is_some() || p.affinity_final.is_some();
-        let later = affinity || p.scheduler.is_some() || p.io_priority.is_some();
-        self.at_once && !asks && !later
+        self.at_once && needs_nobody(self.process, self.seccomp, self.users.is_some())
     }
 }
 
@@ -88,10 +82,7 @@ pub struct Ready {
 impl Ready {
     /// 11, 12: returns once execve has happened.
     pub fn start(&self) -> Result<()> {
-        if self.started {
-            return passed(&self.channel);
-        }
-        pass(&self.channel)
+        pass(&self.channel, self.started)
     }
 
     /// Ends the process after an error in a later step.
@@ -167,7 +158,6 @@ pub fn exec(request: &Request) -> Result<Ready> {
         // 5
         ours.tell(&Msg::Go(Vec::new()))?;
         if started {
-            // spares it the wait
             attributes::from_outside(pid, p, None)?;
             ours.tell(&Msg::Start)?;
         }

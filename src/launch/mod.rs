@@ -69,6 +69,43 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     pub pidfd_socket: Option<&'a Path>,
     pub preserve_fds: u32,
+    /// The container is to be started, and nothing is for the caller to do before.
+    pub at_once: bool,
+}
+
+impl Request<'_> {
+    fn starts_at_once(&self) -> bool {
+        let Plan {
+            process,
+            seccomp,
+            users,
+            hooks,
+            mounts,
+            ..
+        } = self.plan;
+        let alone = process
+            .as_ref()
+            .is_some_and(|p| needs_nobody(p, seccomp.as_ref(), users.is_some()));
+        let hooks = [
+            &hooks.prestart,
+            &hooks.create_runtime,
+            &hooks.start_container,
+        ];
+        self.at_once
+            && alone
+            && self.pidfd_socket.is_none()
+            && hooks.iter().all(|h| h.is_empty())
+            && mounts.iter().all(|m| m.idmap.is_none())
+    }
+}
+
+/// Whether `Start` may be said before the process is ready, which spares it a wait: nothing is to be done for it then, and it asks
+/// for nothing on its way.
+fn needs_nobody(p: &Process, filter: Option<&Filter>, in_user_namespace: bool) -> bool {
+    let listens = filter.is_some_and(|f| f.listener.is_some());
+    let asks = p.terminal || listens || (in_user_namespace && !p.rlimits.is_empty());
+    let affinity = p.affinity_initial.is_some() || p.affinity_final.is_some();
+    !asks && !affinity && p.scheduler.is_none() && p.io_priority.is_none()
 }
 
 /// A container that is ready to be started.
@@ -79,6 +116,7 @@ pub struct Container {
     /// The terminal's master, when nobody else took it.
     pub master: Option<OwnedFd>,
     channel: Channel,
+    started: bool,
     intel_rdt: Vec<PathBuf>,
     net_devices: Option<net_devices::Moved>,
 }
@@ -117,6 +155,7 @@ pub fn create(
     // 2
     log::step(2, "making the cgroup");
     let cgroup = cgroup::prepare(request.host, &plan.cgroup)?;
+    let started = request.starts_at_once();
     let mut undo = Undo {
         cgroup,
         child: None,
@@ -188,6 +227,14 @@ pub fn create(
         if let Some(c) = cgroup {
             c.devices(&plan.cgroup)?;
         }
+        let outside = || match &plan.process {
+            Some(p) => attributes::from_outside(pid, p, None),
+            None => Ok(()),
+        };
+        if started {
+            outside()?;
+            ours.tell(&Msg::Start)?;
+        }
         seal::release();
         // 8 to 10
         log::step(8, "waiting until init is ready");
@@ -210,8 +257,8 @@ pub fn create(
             socket::send(socket.as_fd(), b"pidfd", &[spawned.pidfd.as_fd()])
                 .context("send the pidfd to the pidfd socket")?;
         }
-        if let Some(p) = &plan.process {
-            attributes::from_outside(pid, p, None)?;
+        if !started {
+            outside()?;
         }
         record(Progress::Ready)?;
         Ok((spawned, ours, master))
@@ -223,6 +270,7 @@ pub fn create(
             cgroup: undo.cgroup.take(),
             master,
             channel,
+            started,
             intel_rdt: std::mem::take(&mut undo.intel_rdt),
             net_devices: undo.net_devices.take(),
         }),
@@ -233,7 +281,7 @@ pub fn create(
 impl Container {
     /// Passes the gate of `run` and waits until execve has happened.
     pub fn start(&self) -> Result<()> {
-        pass(&self.channel)
+        pass(&self.channel, self.started)
     }
 
     /// Ends what [`create`] made, after an error in a later step.
@@ -248,14 +296,11 @@ impl Container {
     }
 }
 
-/// Sends `Start` and waits for the end of the channel, which execve brings; anything else on it is the error.
-pub fn pass(channel: &Channel) -> Result<()> {
-    channel.tell(&Msg::Start)?;
-    passed(channel)
-}
-
-/// The wait alone.
-pub fn passed(channel: &Channel) -> Result<()> {
+/// Sends `Start`, if that has not been, and waits for the end of the channel, which execve brings; anything else on it is the error.
+pub fn pass(channel: &Channel, started: bool) -> Result<()> {
+    if !started {
+        channel.tell(&Msg::Start)?;
+    }
     match channel.recv()? {
         None => Ok(()),
         Some(Msg::Error(text)) => Err(LastWords(text).into()),
