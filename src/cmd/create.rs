@@ -128,8 +128,7 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
             _ => None,
         },
     });
-    let launched = save_config(&dir, &json).and_then(|()| {
-        dir.save(&state)?;
+    let launched = dir.save(&state).and_then(|()| {
         if notify {
             apply::notify::make_directory(dir.fd())?;
         }
@@ -155,7 +154,8 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
                     state.cgroup.take().map(|c| state::Cgroup { path, ..c })
                 });
                 state.start_time = process_stat(pid)?.map_or(0, |s| s.start_time);
-                dir.save(&state)
+                dir.save(&state)?;
+                save_config(&dir, &json)
             }
             Progress::Ready => {
                 state.ready = true;

@@ -163,8 +163,9 @@ pub fn exec(request: &Request) -> Result<Ready> {
         }
         seal::release();
         // 10
-        let (master, listener) =
-            until_ready(&ours, pid, Some(p), |request| Err(unexpected(request)))?;
+        let (master, listener) = until_ready(&ours, started, pid, Some(p), |request| {
+            Err(unexpected(request))
+        })?;
         let container = || request.state.for_hooks(Status::Running, request.target_pid);
         hand_over(request.seccomp, listener, pid, container)?;
         if !started {

@@ -97,7 +97,7 @@ pub fn main(init: Init) {
 fn prepare(init: &Init) -> Result<Option<Prepared>> {
     let plan = init.plan;
     close_all_but(init)?;
-    // 5: the parent writes limits and id maps
+    // 5: while the parent saves the state and writes limits and id maps
     hop::make(&plan.namespaces)?;
     if plan.namespaces.is_new(Kind::Network) {
         socket::loopback_up().context("bring up the loopback interface")?;

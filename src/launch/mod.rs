@@ -6,12 +6,14 @@
 //!  1  id claimed, config read, plan made (cmd)
 //!  2  cgroup made
 //!  3  gate made
-//!  4  clone, straight into the cgroup,             waits for Go
+//!  4  clone, straight into the cgroup,
 //!     or systemd makes one around the child
-//!  5  state saved, limits, id maps,        ── Go →
-//!     resctrl, network devices moved
-//!  6                                               namespaces joined, names, loopback
+//!  5  state and config saved, limits,              meanwhile network, mount, ipc and uts namespaces, loopback
+//!     id maps, resctrl,                   ── Go →
+//!     network devices moved
+//!  6                                               namespaces joined, names
 //!  7  device program loaded meanwhile              root file system, mounts, devices, terminal
+//!     run: 11, if nothing is to be done before
 //!                                         ← Map ── (a source within a user namespace's root is to be id-mapped)
 //!     ids mapped                         ── Done →
 //!  8                                    ← Hooks ── (if there are any)
@@ -25,7 +27,7 @@
 //! 12  end of the channel = execve worked           filter, execve
 //! ```
 //!
-//! Up to Linux 6 the clone of step 4 makes the mount namespace, a copy of the host's, and step 9 leaves the host's mounts by
+//! Up to Linux 6 the mount namespace of step 5 is a copy of the host's, and step 9 leaves the host's mounts by
 //! pivot_root(2) and umount2(2). From Linux 7.0 on init makes the container's tree in the host's mount namespace, where it is attached to
 //! nothing and nobody sees it. Step 9 then makes a mount namespace without any mounts and attaches the tree there as its root: there is
 //! nothing to leave. The plan says which way ([`crate::plan::rootfs::attaches`]). Until that step init can go over to the old way at any
@@ -245,12 +247,17 @@ pub fn create(
             run("prestart", &plan.hooks.prestart)?;
             run("createRuntime", &plan.hooks.create_runtime)
         };
-        let (master, listener) =
-            until_ready(&ours, pid, plan.process.as_ref(), |request| match request {
+        let (master, listener) = until_ready(
+            &ours,
+            started,
+            pid,
+            plan.process.as_ref(),
+            |request| match request {
                 Msg::Hooks => run_hooks(),
                 Msg::Map(index, tree) => mounts::map_for_child(plan, *index, tree.as_fd(), pid),
                 other => Err(unexpected(other)),
-            })?;
+            },
+        )?;
         let container = || request.state.for_hooks(Status::Creating, pid);
         hand_over(plan.seccomp.as_ref(), listener, pid, container)?;
         if let Some(socket) = pidfd_socket {
@@ -360,14 +367,19 @@ fn hand_over(
     }
 }
 
-/// Serves the child until it is ready; returns the terminal's master and the listener of its filter if it sent them. `answer` does what only `create` can be
+/// Serves the child until it is ready, or `started` long since; returns the terminal's master and the listener of its filter if it sent them. `answer` does what only `create` can be
 /// asked for.
 fn until_ready(
     channel: &Channel,
+    started: bool,
     pid: i32,
     process: Option<&Process>,
     answer: impl Fn(&Msg) -> Result<()>,
 ) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    if started {
+        // it asks for nothing, so it need not wake husk before it is gone from the channel
+        process::poll(&[(channel.as_fd(), 0)], None)?;
+    }
     let mut master = None;
     loop {
         match channel.recv()? {

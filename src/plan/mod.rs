@@ -102,7 +102,9 @@ impl Plan {
         let net_devices = net_devices::plan(spec, &namespaces, host, &mut v);
         if !net_devices.is_empty() {
             // the parent moves them there
-            namespaces.by_init.retain(|k| *k != namespaces::Kind::Network);
+            namespaces
+                .by_init
+                .retain(|k| *k != namespaces::Kind::Network);
         }
         let (masked, readonly) = paths::plan(spec, &namespaces, &mut v);
         let sysctl = sysctl::plan(spec, &namespaces, &mut v);

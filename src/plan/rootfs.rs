@@ -488,8 +488,9 @@ mod tests {
         };
         let enter = |config: &Value, host: &Host, options: &Options| {
             let plan = super::super::Plan::new(&spec(config.clone()), host, options).unwrap();
-            let first = plan.namespaces.by_init.contains(&Kind::Mount);
-            assert_eq!(plan.rootfs.enter != Enter::Attach, first, "{config}");
+            let ns = &plan.namespaces;
+            let first = ns.is_new(Kind::Mount) && plan.rootfs.enter != Enter::Attach;
+            assert_eq!(ns.by_init.contains(&Kind::Mount), first, "{config}");
             plan.rootfs.enter
         };
         assert_eq!(enter(&usual, &new(), &options()), Enter::Attach);
