@@ -47,7 +47,7 @@ pub fn spawn(
 }
 
 /// The flags of the clone that makes init. A cgroup namespace is rooted where the process is, so it is made together
-/// with the move into the cgroup or, without one, by init itself.
+/// with the move into the cgroup or, without one, by init itself. Init also makes what the plan gives to it ([`make`]).
 fn flags(ns: &Namespaces, into_cgroup: bool) -> u64 {
     let skip = |k: &Kind| match k {
         Kind::Cgroup => !into_cgroup,
@@ -58,7 +58,7 @@ fn flags(ns: &Namespaces, into_cgroup: bool) -> u64 {
     ns.new.iter().filter(|k| !skip(k)).map(|k| k.flag()).sum()
 }
 
-/// Init's part of what [`spawn`] has left out.
+/// Init's part, of which its parent has nothing to wait for.
 pub fn make(ns: &Namespaces) -> Result<()> {
     let flags: u64 = ns.by_init.iter().map(|k| k.flag()).sum();
     if flags != 0 {

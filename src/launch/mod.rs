@@ -367,8 +367,8 @@ fn hand_over(
     }
 }
 
-/// Serves the child until it is ready, or `started` long since; returns the terminal's master and the listener of its filter if it sent them. `answer` does what only `create` can be
-/// asked for.
+/// Serves the child until it is ready; returns the terminal's master and the listener of its filter if it sent them. `answer` does what
+/// only `create` can be asked for. A child that has its `Start` already is gone from the channel when this returns.
 fn until_ready(
     channel: &Channel,
     started: bool,
@@ -377,7 +377,7 @@ fn until_ready(
     answer: impl Fn(&Msg) -> Result<()>,
 ) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
     if started {
-        // it asks for nothing, so it need not wake husk before it is gone from the channel
+        // it asks for nothing ([`needs_nobody`]): one wait for all that it says
         process::poll(&[(channel.as_fd(), 0)], None)?;
     }
     let mut master = None;
