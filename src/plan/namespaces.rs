@@ -118,7 +118,7 @@ pub fn plan(spec: &Spec, host: &Host, v: &mut Violations) -> Namespaces {
     }
     namespaces.time_offsets = time_offsets(spec, &namespaces, v);
     namespaces.hop = hop(&namespaces, host);
-    // what takes the kernel longest; the others it makes in no time, and more of them depends on their place in the list
+    // what takes the kernel longest; the others are the clone's affair
     let dear = [Kind::Ipc, Kind::Uts, Kind::Network, Kind::Mount];
     namespaces.by_init = dear.into_iter().filter(|k| namespaces.is_new(*k)).collect();
     namespaces
