@@ -116,6 +116,25 @@ peers() {
 	done
 }
 
+# pure_cgroup2: cgroup v2 alone, also where the host is a hybrid one; in a mount namespace of one's own
+pure_cgroup2() {
+	[ "$(stat -fc %T /sys/fs/cgroup)" != cgroup2fs ] || return 0
+	umount -R /sys/fs/cgroup
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+}
+
+# bundle_parts HUSK: into the current directory: rootfs with /true and /wait, seccomp.json of the size and kind of Docker's profile, and the
+# config.json of `husk spec`; needs gcc, libc6-dev, jq
+bundle_parts() {
+	local d=$REPO/hack/bench.d
+	mkdir -p rootfs/{proc,dev,sys} # as an image has them
+	cc -O2 -static -nostartfiles -o rootfs/true "$d/payload.c"
+	cc -O2 -static -nostartfiles -DWAIT -o rootfs/wait "$d/payload.c"
+	cpp -dM -include sys/syscall.h /dev/null | sed -n 's/^#define __NR_\([a-z0-9_]*\) .*/"\1"/p' |
+		jq -n --arg machine "$(uname -m)" -f "$d/seccomp.jq" >seccomp.json
+	"$1" spec
+}
+
 # block FILE: prints README's example of this file
 block() {
 	awk -v file="$1" '/^```/ { on = !on && $2 == file; if (on) found = 1; next } on; END { exit !found }' "$REPO/README.md" ||
