@@ -138,7 +138,9 @@ fn no_pivot_hides_the_host() {
     let o = b.run().ok();
     let mut lines = o.lines();
     lines.sort(); // parent and child print at the same time
-    assert_eq!(lines, ["exited 0", "ok", "ok", "spawned 2"], "{o}");
+    let all =
+        matches!(lines[..], ["exited 0", "ok", "ok", spawned] if spawned.starts_with("spawned "));
+    assert!(all, "{o}");
 }
 
 fn propagation_of_the_root() {
