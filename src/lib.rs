@@ -27,7 +27,8 @@
 //!   `_exit` only.
 //! - Every descriptor is close-on-exec from birth; a child closes all that it does not need before anything else, and the
 //!   state directory's lock with it.
-//! - The process that becomes the container's is not dumpable from before it enters its namespaces until execve.
+//! - The process that becomes the container's is not dumpable from before it joins a namespace or touches a file of the container's
+//!   until execve.
 //! - Nothing inside the root file system is addressed by a path twice: a path becomes a descriptor once ([`root::Root`]), every mount
 //!   is a descriptor whose attributes are set before it can be seen, and procfs is only used through [`root::Proc`].
 //! - Every field of a config is applied, refused by its JSON path, or warned about where the specification says so.
@@ -44,6 +45,9 @@
 //!   mounts in the host's mount namespace, where all paths still mean what the config means by them, and attached in an empty one
 //!   at the end. Entering a namespace of root.path first (as crun does by OPEN_TREE_NAMESPACE) would leave every path that is looked up
 //!   later to the image, and a source that cannot be attached would be found when there is no way back.
+//! - **Init makes most of its namespaces itself** ([`plan::namespaces::Namespaces::by_init`]), while its parent saves the state and writes
+//!   limits: a network namespace takes the kernel longer than all the rest of a clone.
+//! - **Functions lie in the order of their use** (`src/order.ld`, written by `hack/order`): a short command is mostly page faults.
 //! - **No libpathrs**: openat2(2) and a walk by descriptor are what is needed of it; its procfs handle would be one more mount on
 //!   each start. A kernel without openat2(2) is told so.
 //! - **No D-Bus library**: zbus would be 1 MB of a 3.4 MB binary and brings threads; rustbus, which does without, 0.1 MB, and has not moved
