@@ -193,8 +193,16 @@ fn a_bound_mount_namespace_below_the_source() {
     propagate("source", MsFlags::MS_PRIVATE);
     fs::write("source/pinned", "").unwrap();
     fs::write("source/beside", "text").unwrap();
-    let pin = ["--mount=source/pinned", "true"];
-    Cmd::new("unshare").args(pin).cwd(dir()).run().ok();
+    // the kernel takes a namespace of a lower number for an outer one, and each CPU counts for itself (Linux 6.18)
+    let pin = |cpu: usize| {
+        let unshare = ["unshare", "--mount=source/pinned", "true"];
+        let on = ["--cpu-list", &cpu.to_string()];
+        let o = Cmd::new("taskset").args(on).args(unshare).cwd(dir()).run();
+        (o.code != 0).then_some(o.err)
+    };
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let refused: Vec<_> = (0..cpus).map_while(pin).collect();
+    assert!(refused.len() < cpus, "{refused:?}");
     let _pinned = Unmount(dir().join("source/pinned"));
     let b = Bundle::new()
         .writable()
