@@ -330,12 +330,13 @@ fn tree(dir: &Path) -> BTreeMap<String, String> {
 fn target_exchanged_for_a_symlink() {
     let volume = Volume::new();
     let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let made_anew = AtomicBool::new(false);
     let (mut runs, mut worked) = (0, 0);
     std::thread::scope(|s| {
         s.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                // not while it is made anew
-                let swapped = exchange(c"volume/a", c"volume/b").is_ok();
+                let swapped =
+                    !made_anew.load(Ordering::SeqCst) && exchange(c"volume/a", c"volume/b").is_ok();
                 swaps.fetch_add(usize::from(swapped), Ordering::Relaxed);
             }
         });
@@ -344,12 +345,15 @@ fn target_exchanged_for_a_symlink() {
             // may fail, may work; but only inside
             worked += usize::from(volume.bundle.run().code == 0);
             runs += 1;
+            made_anew.store(true, Ordering::SeqCst);
+            // an exchange may still be under way
             for _ in 0..100 {
                 if fs::remove_dir_all("volume/a").is_ok() {
                     break;
                 }
             }
             volume.reset();
+            made_anew.store(false, Ordering::SeqCst);
         }
         stop.store(true, Ordering::Relaxed);
     });
