@@ -119,7 +119,7 @@ peers() {
 # pure_cgroup2: cgroup v2 alone, also where the host is a hybrid one; in a mount namespace of one's own
 pure_cgroup2() {
 	[ "$(stat -fc %T /sys/fs/cgroup)" != cgroup2fs ] || return 0
-	umount -R /sys/fs/cgroup
+	umount -R /sys/fs/cgroup 2>/dev/null || umount -R -l /sys/fs/cgroup
 	mount -t cgroup2 cgroup2 /sys/fs/cgroup
 }
 
