@@ -1,7 +1,7 @@
 //! What parent and child tell each other: one message a packet on a SEQPACKET pair, a tag and its text, descriptors by
 //! `SCM_RIGHTS`.
 
-use crate::sys::errno::EPIPE;
+use crate::sys::errno::{ECONNRESET, EPIPE};
 use crate::sys::{self, socket};
 use anyhow::{Result, anyhow, bail};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -116,7 +116,8 @@ impl Channel {
         let Err(e) = self.send(msg) else {
             return Ok(());
         };
-        if e.errno() != EPIPE {
+        // the second is told once, of a peer that left without having read all
+        if ![EPIPE, ECONNRESET].contains(&e.errno()) {
             return Err(e.into()); // it is still there, and may have nothing to say
         }
         match self.recv() {
@@ -206,6 +207,21 @@ mod tests {
         a.send(&Msg::Done).unwrap();
         drop(b);
         assert!(a.recv().unwrap().is_none());
+    }
+
+    #[test]
+    fn telling_a_child_that_has_left_gives_its_last_words() {
+        for read in [false, true] {
+            let (a, b) = Channel::pair().unwrap();
+            a.send(&Msg::Go(Vec::new())).unwrap();
+            if read {
+                b.recv_go(0).unwrap();
+            }
+            b.last_words(&anyhow!("x"));
+            drop(b);
+            let e = a.tell(&Msg::Start).unwrap_err();
+            assert_eq!(e.to_string(), "x", "Go was read: {read}");
+        }
     }
 
     #[test]
