@@ -16,6 +16,7 @@ tests![
     delete_killed,
     run_fails,
     run_child_fails,
+    child_fails_in_between,
     exec_fails,
     exec_child_fails,
     delete_fails,
@@ -315,6 +316,45 @@ fn run_with_errors(who: &str) {
         },
     );
     s.done();
+}
+
+/// Before husk has told it anything, and between the two things that it is told: its last words are heard.
+fn child_fails_in_between() {
+    let b = hello();
+    let mut s = Sweep::of("child");
+    let late = |point| format!("late:{}:{point}", libc::ENOSYS);
+    for point in 1..=2 {
+        let probe = || {
+            let c = b.container();
+            let cmd = c.cmd("run", &[]);
+            (c, cmd)
+        };
+        s.each(&late(point), probe, |c, o| {
+            if o.code != 0 {
+                last_words(o, 1)?;
+            }
+            nothing_of(c)
+        });
+    }
+    let c = b.payload(&["wait"]).start();
+    for point in 1..=2 {
+        s.exec(&late(point), &c, |o| {
+            if o.code == 0 && o.out == "hello\n" {
+                return Ok(());
+            }
+            last_words(o, 255)
+        });
+    }
+    s.done();
+}
+
+/// They name the call that failed, or the kernel that lacks it; unless it could not send them.
+fn last_words(o: &Output, code: i32) -> Result<(), String> {
+    clear(o, code)?;
+    if !o.err.contains("function not implemented") && !["sendmsg", "write"].contains(&call()) {
+        return Err(format!("not what failed: {o}"));
+    }
+    Ok(())
 }
 
 fn delete_fails() {

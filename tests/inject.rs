@@ -4,6 +4,9 @@
 //! execute something else; FAULT is `kill` or an errno that the call returns instead of being made. N counts from 1. REPORT is a
 //! file that gets the number of that call. The exit code is the command's; when it ends, all that it left runs on untraced.
 //!
+//! `late:ERRNO:K` is an errno for a child, when husk is about to talk to it, or to listen, for the K-th time: the child waits with that call until
+//! husk is there, and husk goes on when the child has left, or listens.
+//!
 //! Four more FAULTs are none of husk's: `count` gives REPORT the numbers of all calls; `exchange:A:B` lets two names of a directory change places before the call. `look` is not about
 //! one call: REPORT gets the mounts (mountinfo) as each call has left them, if it has changed them, with an empty line after each.
 //! `missing:NAME` lets every open of a file of this name fail with ENOENT, and REPORT has the number of open's.
@@ -25,6 +28,13 @@ const RAX: usize = 10 * 8;
 const PTRACE_GET_SYSCALL_INFO: c_int = 0x420e;
 const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
 
+const LISTENS: [c_long; 4] = [
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+];
+
 /// These do not return, or do what they shall whatever they return: close(2) and munmap(2), or have nothing to fail with: wait4(2) for a child
 /// that is there. And those at which the C library or the standard library gives up before husk hears of it: a process without memory or
 /// random numbers aborts.
@@ -41,9 +51,51 @@ const NEVER_FAIL: [c_long; 10] = [
     libc::SYS_rt_sigreturn,
 ];
 
+/// Who waits for whom, with [`Fault::Late`].
+#[derive(Default)]
+struct Turns {
+    /// There is a child.
+    on: bool,
+    /// How often husk has come to talk or to listen.
+    points: u64,
+    husk_held: bool,
+    husk_listens: bool,
+    child_held: Option<pid_t>,
+    /// It listens, or has ended or executed its program.
+    child_idle: bool,
+}
+
+impl Turns {
+    /// husk is at a call; whether it is to be held there.
+    fn husk_at(&mut self, number: c_long, point: u64) -> bool {
+        let listens = LISTENS.contains(&number);
+        self.husk_listens = listens;
+        if !listens && number != libc::SYS_sendmsg {
+            return false;
+        }
+        self.points += 1;
+        self.husk_held = self.points == point && !self.child_idle;
+        if (listens || self.points >= point)
+            && let Some(pid) = self.child_held.take()
+        {
+            trace(libc::PTRACE_SYSCALL, pid, 0, 0);
+        }
+        self.husk_held
+    }
+
+    /// The child waits for husk, or for nobody any more.
+    fn child_idle(&mut self, main: pid_t) {
+        self.child_idle = true;
+        if std::mem::take(&mut self.husk_held) {
+            trace(libc::PTRACE_SYSCALL, main, 0, 0);
+        }
+    }
+}
+
 enum Fault {
     Kill,
     Errno(c_int),
+    Late(c_int, u64),
     Count,
     Exchange(CString, CString),
     Look,
@@ -57,6 +109,9 @@ impl Fault {
             ["kill"] => Fault::Kill,
             ["count"] => Fault::Count,
             ["look"] => Fault::Look,
+            ["late", errno, point] => {
+                Fault::Late(errno.parse().expect("an errno"), point.parse().expect("K"))
+            }
             ["exchange", a, b] => Fault::Exchange(c(a), c(b)),
             ["missing", name] => Fault::Missing(name.into()),
             _ => Fault::Errno(text.parse().expect("an errno")),
@@ -85,6 +140,7 @@ pub fn main(args: &[String]) -> i32 {
     let mut results: HashMap<pid_t, c_int> = HashMap::new();
     let mut known = HashSet::new();
     let mut seen = String::new();
+    let mut turns = Turns::default();
     loop {
         let mut status = 0;
         // SAFETY: a pointer to a live integer.
@@ -98,6 +154,7 @@ pub fn main(args: &[String]) -> i32 {
             } else if pid == main {
                 return 128 + libc::WTERMSIG(status);
             }
+            turns.child_idle(main);
             continue;
         }
         let mut deliver = 0;
@@ -105,10 +162,26 @@ pub fn main(args: &[String]) -> i32 {
             (_, libc::PTRACE_EVENT_EXEC) if pid == main => begun = true,
             (_, libc::PTRACE_EVENT_EXEC) => {
                 trace(libc::PTRACE_DETACH, pid, 0, 0);
+                turns.child_idle(main);
                 continue;
             }
             (s, _) if s == libc::SIGTRAP | 0x80 => {
                 let (entry, number, path) = syscall(pid);
+                if let Fault::Late(_, point) = fault
+                    && turns.on
+                {
+                    if pid == main && !entry {
+                        turns.husk_listens = false;
+                    } else if pid == main {
+                        if turns.husk_at(number, point) {
+                            continue;
+                        }
+                    } else if entry && LISTENS.contains(&number) {
+                        turns.child_idle(main);
+                    } else {
+                        turns.child_idle = false;
+                    }
+                }
                 if let Some(errno) = results.remove(&pid) {
                     trace(libc::PTRACE_POKEUSER, pid, RAX, -errno as isize as usize);
                 } else if entry && begun && (pid != main) == children {
@@ -141,6 +214,16 @@ pub fn main(args: &[String]) -> i32 {
                             told();
                             exchange(a, b).expect("exchange");
                         }
+                        Fault::Late(errno, point) => {
+                            told();
+                            if !NEVER_FAIL.contains(&number) {
+                                fail(*errno);
+                            }
+                            if turns.points < *point && !turns.husk_listens {
+                                turns.child_held = Some(pid);
+                                continue;
+                            }
+                        }
                         Fault::Errno(errno) => {
                             told();
                             if !NEVER_FAIL.contains(&number) {
@@ -150,12 +233,12 @@ pub fn main(args: &[String]) -> i32 {
                     }
                 }
             }
-            (_, event) if event != 0 => {}
+            (_, event) if event != 0 => turns.on = true,
             // the first stop of a new process
             (libc::SIGSTOP, _) if pid != main && known.insert(pid) => {}
             (signal, _) => deliver = signal,
         }
-        let counted = (pid != main) == children;
+        let counted = (pid != main) == children || matches!(fault, Fault::Late(..));
         let go = if counted {
             libc::PTRACE_SYSCALL
         } else {
