@@ -4,8 +4,8 @@
 //! execute something else; FAULT is `kill` or an errno that the call returns instead of being made. N counts from 1. REPORT is a
 //! file that gets the number of that call. The exit code is the command's; when it ends, all that it left runs on untraced.
 //!
-//! `late:ERRNO:K` is an errno for a child, when husk is about to talk to it, or to listen, for the K-th time: the child waits with that call until
-//! husk is there, and husk goes on when the child has left, or listens.
+//! `late:ERRNO:K` is an errno for a child, when husk is about to talk to it, or to listen, for the K-th time, or has just made it (0): the child
+//! waits with that call until husk is there, and husk goes on when the child has left, or listens.
 //!
 //! Four more FAULTs are none of husk's: `count` gives REPORT the numbers of all calls; `exchange:A:B` lets two names of a directory change places before the call. `look` is not about
 //! one call: REPORT gets the mounts (mountinfo) as each call has left them, if it has changed them, with an empty line after each.
@@ -233,7 +233,13 @@ pub fn main(args: &[String]) -> i32 {
                     }
                 }
             }
-            (_, event) if event != 0 => turns.on = true,
+            (_, event) if event != 0 => {
+                turns.on = true;
+                if pid == main && matches!(fault, Fault::Late(_, 0)) {
+                    turns.husk_held = true;
+                    continue;
+                }
+            }
             // the first stop of a new process
             (libc::SIGSTOP, _) if pid != main && known.insert(pid) => {}
             (signal, _) => deliver = signal,
