@@ -168,7 +168,7 @@ pub fn main(args: &[String]) -> i32 {
             (s, _) if s == libc::SIGTRAP | 0x80 => {
                 let (entry, number, path) = syscall(pid);
                 if let Fault::Late(_, point) = fault
-                    && turns.on
+                    && (turns.on || pid != main)
                 {
                     if pid == main && !entry {
                         turns.husk_listens = false;
@@ -235,7 +235,8 @@ pub fn main(args: &[String]) -> i32 {
             }
             (_, event) if event != 0 => {
                 turns.on = true;
-                if pid == main && matches!(fault, Fault::Late(_, 0)) {
+                // the child may have come to listen before this is heard of
+                if pid == main && matches!(fault, Fault::Late(_, 0)) && !turns.child_idle {
                     turns.husk_held = true;
                     continue;
                 }
