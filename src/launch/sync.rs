@@ -1,7 +1,7 @@
 //! What parent and child tell each other: one message a packet on a SEQPACKET pair, a tag and its text, descriptors by
 //! `SCM_RIGHTS`.
 
-use crate::sys::errno::{ECONNRESET, EPIPE};
+use crate::sys::errno::EPIPE;
 use crate::sys::{self, socket};
 use anyhow::{Result, anyhow, bail};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -116,8 +116,7 @@ impl Channel {
         let Err(e) = self.send(msg) else {
             return Ok(());
         };
-        // the second is told once, of a peer that left without having read all
-        if ![EPIPE, ECONNRESET].contains(&e.errno()) {
+        if e.errno() != EPIPE {
             return Err(e.into()); // it is still there, and may have nothing to say
         }
         match self.recv() {

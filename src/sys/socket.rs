@@ -140,6 +140,7 @@ pub fn send(fd: BorrowedFd, data: &[u8], fds: &[BorrowedFd]) -> Result<()> {
             None,
         ) {
             Err(nix::errno::Errno::EINTR) => continue,
+            Err(nix::errno::Errno::ECONNRESET) => continue, // as in `wait`: the next try is EPIPE
             r => return lift(r, || "sendmsg".into()).map(drop),
         }
     }
