@@ -331,10 +331,7 @@ fn bad_run(options: &[&str]) -> Output {
 /// `run`, with options before it.
 fn run(b: Bundle, options: &[&str]) -> Output {
     let c = b.container();
-    let root = dir().join("state");
-    Cmd::new(process::runtime())
-        .arg("--root")
-        .arg(root)
+    Cmd::runtime()
         .args(options)
         .args(["run", "--bundle"])
         .arg(&c.bundle)

@@ -196,18 +196,21 @@ fn hello() -> Bundle {
     Bundle::new().payload(&["echo", "hello"])
 }
 
+fn said_hello(o: &Output) -> bool {
+    o.code == 0 && o.out == "hello\n"
+}
+
+/// A container that is not there yet, and the command that makes it.
+fn fresh(b: &Bundle, verb: &str) -> (Container, Cmd) {
+    let c = b.container();
+    let cmd = c.cmd(verb, &[]);
+    (c, cmd)
+}
+
 fn create_killed() {
     let b = bundle();
     let mut s = Sweep::of("self");
-    s.each(
-        "kill",
-        || {
-            let c = b.container();
-            let cmd = c.cmd("create", &[]);
-            (c, cmd)
-        },
-        |c, _| looks(c),
-    );
+    s.each("kill", || fresh(&b, "create"), |c, _| looks(c));
     s.done();
 }
 
@@ -216,11 +219,7 @@ fn create_child_killed() {
     let mut s = Sweep::of("child");
     s.each(
         "kill",
-        || {
-            let c = b.container();
-            let cmd = c.cmd("create", &[]);
-            (c, cmd)
-        },
+        || fresh(&b, "create"),
         |c, o| {
             looks(c)?;
             // killed at the gate it is a container that has ended
@@ -256,7 +255,7 @@ fn exec_with_errors(who: &str) {
     let mut s = Sweep::of(who);
     for errno in ERRORS {
         s.exec(&errno.to_string(), &c, |o| {
-            if o.code == 0 && o.out == "hello\n" {
+            if said_hello(o) {
                 return Ok(());
             }
             clear(o, 255)
@@ -300,13 +299,9 @@ fn run_with_errors(who: &str) {
     let b = hello();
     let mut s = Sweep::of(who);
     s.errors(
-        || {
-            let c = b.container();
-            let cmd = c.cmd("run", &[]);
-            (c, cmd)
-        },
+        || fresh(&b, "run"),
         |c, o| {
-            if o.code != 0 || o.out != "hello\n" {
+            if !said_hello(o) {
                 clear(o, 1)?;
             } else if o.err.contains("level=warning msg=\"delete ") {
                 // the process ran and ended; what could not be deleted after it is told, and can be deleted later
@@ -326,22 +321,21 @@ fn child_fails_in_between() {
     let users = hello().user_namespace(100_000);
     let b = hello();
     for (b, point) in [(&users, 0), (&b, 1), (&b, 2)] {
-        let probe = || {
-            let c = b.container();
-            let cmd = c.cmd("run", &[]);
-            (c, cmd)
-        };
-        s.each(&late(point), probe, |c, o| {
-            if o.code != 0 {
-                last_words(o, 1)?;
-            }
-            nothing_of(c)
-        });
+        s.each(
+            &late(point),
+            || fresh(b, "run"),
+            |c, o| {
+                if !said_hello(o) {
+                    last_words(o, 1)?;
+                }
+                nothing_of(c)
+            },
+        );
     }
     let c = b.payload(&["wait"]).start();
     for point in 0..=2 {
         s.exec(&late(point), &c, |o| {
-            if o.code == 0 && o.out == "hello\n" {
+            if said_hello(o) {
                 return Ok(());
             }
             last_words(o, 255)
@@ -441,9 +435,7 @@ fn volume_exchanged_at_each_call() {
     let mut s = Sweep::of("child");
     let next = || {
         volume.reset();
-        let c = volume.bundle.container();
-        let cmd = c.cmd("run", &[]);
-        (c, cmd)
+        fresh(&volume.bundle, "run")
     };
     let last = s.at_each_call("exchange:volume/a:volume/b", next, |c, o| {
         volume.harm()?;
@@ -479,9 +471,7 @@ fn null_exchanged_at_each_call() {
     let mut s = Sweep::of("child");
     let next = || {
         reset();
-        let c = b.container();
-        let cmd = c.cmd("run", &[]);
-        (c, cmd)
+        fresh(&b, "run")
     };
     let mut refused = 0;
     let last = s.at_each_call("exchange:dev/null:dev/other", next, |c, o| {

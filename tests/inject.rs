@@ -54,8 +54,10 @@ const NEVER_FAIL: [c_long; 10] = [
 /// Who waits for whom, with [`Fault::Late`].
 #[derive(Default)]
 struct Turns {
+    /// At which point; None with other faults.
+    point: Option<u64>,
     /// There is a child.
-    on: bool,
+    born: bool,
     /// How often husk has come to talk or to listen.
     points: u64,
     husk_held: bool,
@@ -66,21 +68,46 @@ struct Turns {
 }
 
 impl Turns {
-    /// husk is at a call; whether it is to be held there.
-    fn husk_at(&mut self, number: c_long, point: u64) -> bool {
-        let listens = LISTENS.contains(&number);
-        self.husk_listens = listens;
-        if !listens && number != libc::SYS_sendmsg {
+    /// husk has made the child, which may listen before this is heard of; whether husk is to be held there.
+    fn husk_cloned(&mut self) -> bool {
+        self.born = true;
+        self.husk_held = self.point == Some(0) && !self.child_idle;
+        self.husk_held
+    }
+
+    /// husk enters or leaves a call; whether it is to be held there.
+    fn husk_at(&mut self, entry: bool, number: c_long) -> bool {
+        self.husk_listens = entry && LISTENS.contains(&number);
+        let Some(point) = self.point.filter(|_| self.born && entry) else {
+            return false;
+        };
+        if !self.husk_listens && number != libc::SYS_sendmsg {
             return false;
         }
         self.points += 1;
         self.husk_held = self.points == point && !self.child_idle;
-        if (listens || self.points >= point)
+        if (self.husk_listens || self.points >= point)
             && let Some(pid) = self.child_held.take()
         {
             trace(libc::PTRACE_SYSCALL, pid, 0, 0);
         }
         self.husk_held
+    }
+
+    /// The child enters or leaves a call.
+    fn child_at(&mut self, entry: bool, number: c_long, main: pid_t) {
+        if entry && LISTENS.contains(&number) {
+            self.child_idle(main);
+        } else {
+            self.child_idle = false;
+        }
+    }
+
+    /// Whether the child is to be held until husk has come to its point.
+    fn hold_child(&mut self, pid: pid_t) -> bool {
+        let early = self.point.is_some_and(|p| self.points < p) && !self.husk_listens;
+        self.child_held = early.then_some(pid);
+        early
     }
 
     /// The child waits for husk, or for nobody any more.
@@ -141,6 +168,9 @@ pub fn main(args: &[String]) -> i32 {
     let mut known = HashSet::new();
     let mut seen = String::new();
     let mut turns = Turns::default();
+    if let Fault::Late(_, point) = fault {
+        turns.point = Some(point);
+    }
     loop {
         let mut status = 0;
         // SAFETY: a pointer to a live integer.
@@ -167,20 +197,10 @@ pub fn main(args: &[String]) -> i32 {
             }
             (s, _) if s == libc::SIGTRAP | 0x80 => {
                 let (entry, number, path) = syscall(pid);
-                if let Fault::Late(_, point) = fault
-                    && (turns.on || pid != main)
-                {
-                    if pid == main && !entry {
-                        turns.husk_listens = false;
-                    } else if pid == main {
-                        if turns.husk_at(number, point) {
-                            continue;
-                        }
-                    } else if entry && LISTENS.contains(&number) {
-                        turns.child_idle(main);
-                    } else {
-                        turns.child_idle = false;
-                    }
+                if pid != main {
+                    turns.child_at(entry, number, main);
+                } else if turns.husk_at(entry, number) {
+                    continue;
                 }
                 if let Some(errno) = results.remove(&pid) {
                     trace(libc::PTRACE_POKEUSER, pid, RAX, -errno as isize as usize);
@@ -214,38 +234,29 @@ pub fn main(args: &[String]) -> i32 {
                             told();
                             exchange(a, b).expect("exchange");
                         }
-                        Fault::Late(errno, point) => {
+                        Fault::Errno(errno) | Fault::Late(errno, _) => {
                             told();
                             if !NEVER_FAIL.contains(&number) {
                                 fail(*errno);
                             }
-                            if turns.points < *point && !turns.husk_listens {
-                                turns.child_held = Some(pid);
+                            if turns.hold_child(pid) {
                                 continue;
-                            }
-                        }
-                        Fault::Errno(errno) => {
-                            told();
-                            if !NEVER_FAIL.contains(&number) {
-                                fail(*errno);
                             }
                         }
                     }
                 }
             }
-            (_, event) if event != 0 => {
-                turns.on = true;
-                // the child may have come to listen before this is heard of
-                if pid == main && matches!(fault, Fault::Late(_, 0)) && !turns.child_idle {
-                    turns.husk_held = true;
+            (_, event) if event != 0 && pid == main => {
+                if turns.husk_cloned() {
                     continue;
                 }
             }
+            (_, event) if event != 0 => {}
             // the first stop of a new process
             (libc::SIGSTOP, _) if pid != main && known.insert(pid) => {}
             (signal, _) => deliver = signal,
         }
-        let counted = (pid != main) == children || matches!(fault, Fault::Late(..));
+        let counted = (pid != main) == children || turns.point.is_some();
         let go = if counted {
             libc::PTRACE_SYSCALL
         } else {
