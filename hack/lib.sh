@@ -146,8 +146,9 @@ examples() { sed -n 's/^```[a-z]* \(\/.*\)/\1/p' "$REPO/README.md"; }
 # binaries: builds husk, containerd's shim, and what makes their documentation, with `rust` done; prints the directory of all three
 binaries() {
 	local built=${CARGO_TARGET_DIR:-$REPO/target}/$TARGET
-	cargo build --quiet --release --features shim --bin husk --bin containerd-shim-husk-v2 --target "$TARGET" >&2
-	cargo build --quiet --features docs --bin husk-docs --target "$TARGET" >&2
+	cargo build --quiet --release --features shim --bin husk --bin containerd-shim-husk-v2 --target "$TARGET" >&2 || return
+	# as the tests are built, which share it
+	cargo build --quiet --all-features --bin husk-docs --target "$TARGET" >&2 || return
 	cp "$built/debug/husk-docs" "$built/release/husk-docs"
 	echo "$built/release"
 }
