@@ -45,8 +45,8 @@
 //!   mounts in the host's mount namespace, where all paths still mean what the config means by them, and attached in an empty one
 //!   at the end. Entering a namespace of root.path first (as crun does by OPEN_TREE_NAMESPACE) would leave every path that is looked up
 //!   later to the image, and a source that cannot be attached would be found when there is no way back.
-//! - **Init makes most of its namespaces itself** ([`plan::namespaces::Namespaces::by_init`]), while its parent saves the state and writes
-//!   limits: a network namespace takes the kernel longer than all the rest of a clone.
+//! - **Parent and init share the dear work**: the parent makes the network namespace, which takes the kernel as long as all mounts, and init the
+//!   mounts meanwhile, in namespaces that it has made itself ([`plan::namespaces::Namespaces::by_init`]).
 //! - **Functions lie in the order of their use** (`src/order.ld`, written by `hack/order`): a short command is mostly page faults.
 //! - **No libpathrs**: openat2(2) and a walk by descriptor are what is needed of it; its procfs handle would be one more mount on
 //!   each start. A kernel without openat2(2) is told so.

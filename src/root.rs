@@ -45,16 +45,16 @@ impl Root {
             Err(e) if e.errno() == errno::ENOENT => {}
             Err(e) => return Err(e.into()),
         }
+        self.make_directory(path, mode)
+    }
+
+    /// [`Self::mkdir_all`] where nothing was found.
+    pub fn make_directory(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
         self.make(path, mode, Missing::Directory)
     }
 
-    /// Makes an empty file and the directories missing above it (mode 0755) as the target of a mount, or opens what is there.
-    pub fn create_file(&self, path: &Path) -> Result<OwnedFd> {
-        match self.resolve(path, fs::O_PATH, 0) {
-            Ok(fd) => return Ok(fd),
-            Err(e) if e.errno() == errno::ENOENT => {}
-            Err(e) => return Err(e.into()),
-        }
+    /// Makes an empty file and the directories missing above it (mode 0755) as the target of a mount, where nothing was found.
+    pub fn make_file(&self, path: &Path) -> Result<OwnedFd> {
         self.make(path, 0o755, Missing::File)
     }
 
@@ -290,7 +290,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         symlink("/jump/hosts", dir.path().join("etc/hosts")).unwrap();
         symlink("../../../tmp/foo", dir.path().join("jump")).unwrap();
-        root.create_file(Path::new("/etc/hosts")).unwrap();
+        root.make_file(Path::new("/etc/hosts")).unwrap();
         assert!(dir.path().join("tmp/foo/hosts").is_file());
         root.mkdir_all(Path::new("/jump/../bar/baz"), 0o755)
             .unwrap();

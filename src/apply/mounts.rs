@@ -181,26 +181,33 @@ pub fn map_ids(tree: BorrowedFd, maps: BorrowedFd, recursive: bool) -> Result<()
     })
 }
 
+/// What is for init to do in between.
+pub struct Between<'a> {
+    /// Has the parent call [`map_for_child`].
+    pub map: &'a dyn Fn(usize, OwnedFd) -> Result<()>,
+    /// Goes over to another way of the root, where the present one turns out not to do.
+    pub pivot: &'a dyn Fn() -> Result<()>,
+    /// Enters the container's network namespace, unless that has been.
+    pub network: &'a dyn Fn() -> Result<()>,
+}
+
 /// Makes all mounts, in order. `sources` are those of [`open_for_child`]; `cgroup` is the container's,
-/// to be shown without a cgroup namespace; `map` has the parent call [`map_for_child`]. `enter` is the way of the root, which `pivot`
-/// changes where the present one turns out not to do.
+/// to be shown without a cgroup namespace; `enter` is the way of the root at the time.
 pub fn mount_all(
     root: &Root,
     plan: &Plan,
     sources: Vec<OwnedFd>,
     cgroup: Option<&CgroupDir>,
-    map: &dyn Fn(usize, OwnedFd) -> Result<()>,
     enter: &Cell<Enter>,
-    pivot: &dyn Fn() -> Result<()>,
+    between: Between,
 ) -> Result<Mounted> {
     let mut room = Room {
         root,
         plan,
         sources: sources.into_iter(),
         cgroup,
-        map,
         enter,
-        pivot,
+        between,
         mounted: Mounted {
             proc: None,
             read_only: Vec::new(),
@@ -237,9 +244,8 @@ struct Room<'a> {
     plan: &'a Plan,
     sources: std::vec::IntoIter<OwnedFd>,
     cgroup: Option<&'a CgroupDir>,
-    map: &'a dyn Fn(usize, OwnedFd) -> Result<()>,
     enter: &'a Cell<Enter>,
-    pivot: &'a dyn Fn() -> Result<()>,
+    between: Between<'a>,
     mounted: Mounted,
 }
 
@@ -254,7 +260,7 @@ impl Room<'_> {
         };
         match self.mount(m, &mut sent) {
             Err(e) if self.is_detached() && is_refused_tree(&e) => {
-                (self.pivot)()?;
+                (self.between.pivot)()?;
                 self.mount(m, &mut sent)
             }
             other => other,
@@ -310,8 +316,8 @@ impl Room<'_> {
         )?;
         let target = match self.root.find(at)? {
             Some(target) => target,
-            None if fs::fstat(tree.as_fd())?.is_dir() => self.root.mkdir_all(at, 0o755)?,
-            None => self.root.create_file(at)?,
+            None if fs::fstat(tree.as_fd())?.is_dir() => self.root.make_directory(at, 0o755)?,
+            None => self.root.make_file(at)?,
         };
         let is_proc = fs::fd_magic(tree.as_fd())? == fs::PROC_MAGIC;
         refuse_on_proc(at, target.as_fd(), is_proc)?;
@@ -336,7 +342,7 @@ impl Room<'_> {
             }
             FromParent::Mapping => {
                 let tree = self.inside(path, recursive)?;
-                (self.map)(m.index, tree.try_clone()?)?;
+                (self.between.map)(m.index, tree.try_clone()?)?;
                 Ok(tree)
             }
             FromParent::Nothing if m.from_parent => self.inside(path, recursive),
@@ -370,7 +376,7 @@ impl Room<'_> {
         };
         let target = match found {
             Some(target) => target,
-            None => self.root.mkdir_all(at, 0o755)?,
+            None => self.root.make_directory(at, 0o755)?,
         };
         refuse_on_proc(at, target.as_fd(), false)?;
         let fd = new_file_system(m, m.is_late(), c"tmpfs", source, mode)?;
@@ -389,6 +395,7 @@ impl Room<'_> {
 
     /// sysfs belongs to the network namespace: root of a user namespace may mount it only together with one of its own.
     fn sysfs(&mut self, m: &Mount, at: &Path) -> Result<()> {
+        (self.between.network)()?;
         let target = self.real_directory("sysfs", at)?;
         refuse_on_proc(at, target.as_fd(), false)?;
         let fd = match new_file_system(m, false, c"sysfs", c"sysfs", None) {
@@ -459,7 +466,7 @@ impl Room<'_> {
     fn directory(&self, at: &Path) -> Result<OwnedFd> {
         let target = match self.root.find(at)? {
             Some(target) => target,
-            None => self.root.mkdir_all(at, 0o755)?,
+            None => self.root.make_directory(at, 0o755)?,
         };
         refuse_on_proc(at, target.as_fd(), false)?;
         Ok(target)

@@ -4,7 +4,7 @@ use super::sync::{Channel, Msg};
 use crate::plan::namespaces::{Hop, Join, Kind, Namespaces};
 use crate::sys::clone::{self, Side};
 use crate::sys::errno::{EINVAL, EPERM};
-use crate::sys::{fs, process};
+use crate::sys::{fs, process, socket};
 use anyhow::{Context, Result, anyhow, bail};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -53,6 +53,7 @@ fn flags(ns: &Namespaces, into_cgroup: bool) -> u64 {
         Kind::Cgroup => !into_cgroup,
         Kind::Time => ns.time_offsets.is_some(),
         Kind::Mount => true,
+        Kind::Network if ns.network_by_parent => true,
         k => ns.by_init.contains(k),
     };
     ns.new.iter().filter(|k| !skip(k)).map(|k| k.flag()).sum()
@@ -65,6 +66,24 @@ pub fn make(ns: &Namespaces) -> Result<()> {
         clone::unshare(flags).context("make the container's namespaces")?;
     }
     Ok(())
+}
+
+/// The parent's part: a network namespace for init, with its loopback interface up. husk is in its own again on return, that of `socket`:
+/// procfs, which has nothing yet for a process that has just begun, would take long to tell.
+pub fn make_network(socket: BorrowedFd) -> Result<OwnedFd> {
+    let own = socket::network_namespace(socket).context("find husk's own network namespace")?;
+    clone::unshare(clone::NEWNET).context("make the container's namespaces")?;
+    let made = (|| {
+        let socket = socket::loopback_up().context("bring up the loopback interface")?;
+        socket::network_namespace(socket.as_fd()).context("find the container's network namespace")
+    })();
+    clone::setns(own.as_fd(), clone::NEWNET).context("come back to husk's network namespace")?;
+    made
+}
+
+/// Init's way into what its parent has made.
+pub fn enter_network(network: BorrowedFd) -> Result<()> {
+    clone::setns(network, clone::NEWNET).context("enter the container's network namespace")
 }
 
 fn one(
@@ -301,6 +320,9 @@ mod tests {
         let mut ns = new(&[Kind::Mount, Kind::Pid, Kind::Network]);
         assert_eq!(flags(&ns, true), clone::NEWPID | clone::NEWNET);
         ns.by_init = vec![Kind::Network];
+        assert_eq!(flags(&ns, true), clone::NEWPID);
+        ns.by_init = Vec::new();
+        ns.network_by_parent = true;
         assert_eq!(flags(&ns, true), clone::NEWPID);
     }
 

@@ -97,12 +97,21 @@ pub fn main(init: Init) {
 fn prepare(init: &Init) -> Result<Option<Prepared>> {
     let plan = init.plan;
     close_all_but(init)?;
-    // 5: while the parent saves the state and writes limits and id maps
+    // 5: while the parent makes a network namespace, saves the state, writes limits and id maps
     hop::make(&plan.namespaces)?;
-    if plan.namespaces.is_new(Kind::Network) {
+    let in_network = Cell::new(!plan.namespaces.network_by_parent);
+    if plan.namespaces.is_new(Kind::Network) && in_network.get() {
         socket::loopback_up().context("bring up the loopback interface")?;
     }
-    let sources = init.parent.recv_go(mounts::count_for_child(plan))?;
+    let network = || match in_network.replace(true) {
+        true => Ok(()),
+        false => hop::enter_network(init.parent.recv_network()?.as_fd()),
+    };
+    let go = |sources| network().and_then(|()| init.parent.recv_go(sources));
+    let sources = mounts::count_for_child(plan);
+    // ids, mounts and a cgroup of the parent's are for now, all else that comes with Go is for the process
+    let go_first = plan.users.is_some() || sources > 0 || init.cgroup.is_none();
+    let sources = if go_first { go(sources)? } else { Vec::new() };
     process::set_dumpable(false)?;
     // 6: namespaces; the words in brackets, here and below, are runc's, which its tests look for
     log::step(6, "init: entering namespaces (nsexec container setup)");
@@ -130,7 +139,15 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     let map = |index, tree| init.parent.ask(Msg::Map(index, tree));
     let own = own_cgroup(plan)?;
     let cgroup = init.cgroup.or(own.as_ref());
-    let mounted = mounts::mount_all(&root, plan, sources, cgroup, &map, &enter, &pivot)?;
+    let between = mounts::Between {
+        map: &map,
+        pivot: &pivot,
+        network: &network,
+    };
+    let mounted = mounts::mount_all(&root, plan, sources, cgroup, &enter, between)?;
+    if !go_first {
+        go(0)?;
+    }
     devices::make(&root, &plan.devices, enter.get() == Enter::Attach)?;
     let terminal = plan
         .process

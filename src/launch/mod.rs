@@ -8,7 +8,8 @@
 //!  3  gate made
 //!  4  clone, straight into the cgroup,
 //!     or systemd makes one around the child
-//!  5  state and config saved, limits,              meanwhile network, mount, ipc and uts namespaces, loopback
+//!  5  network namespace, loopback    ── Network →  meanwhile mount, ipc and uts namespaces
+//!     state and config saved, limits,
 //!     id maps, resctrl,                   ── Go →
 //!     network devices moved
 //!  6                                               namespaces joined, names
@@ -26,6 +27,10 @@
 //! 11  start                              ── gate → startContainer hooks
 //! 12  end of the channel = execve worked           filter, execve
 //! ```
+//!
+//! Init makes the network namespace itself, with the others, where its parent could not come back from it or does not own it
+//! ([`crate::plan::namespaces::Namespaces::network_by_parent`]). It waits for what its parent sends as late as it can: for `Network` until the first mount
+//! of sysfs, which shows it, and for `Go`, without ids, sources or a cgroup that comes with it, until all mounts are made.
 //!
 //! Up to Linux 6 the mount namespace of step 5 is a copy of the host's, and step 9 leaves the host's mounts by
 //! pivot_root(2) and umount2(2). From Linux 7.0 on init makes the container's tree in the host's mount namespace, where it is attached to
@@ -203,6 +208,11 @@ pub fn create(
         let ours = ours.expect("only the child takes it");
         let pid = spawned.pid;
         undo.child = Some(pid);
+        let mut network = None;
+        if plan.namespaces.network_by_parent {
+            let made = network.insert(Msg::Network(hop::make_network(ours.as_fd())?));
+            ours.tell(made)?;
+        }
         if undo.cgroup.is_none() {
             undo.cgroup = cgroup::prepare_around(request.host, &plan.cgroup, pid)?;
         }
@@ -221,7 +231,11 @@ pub fn create(
             undo.intel_rdt = rdt.remove();
         }
         if !plan.net_devices.is_empty() {
-            undo.net_devices = Some(move_devices(plan, pid)?);
+            let network = match network {
+                Some(Msg::Network(made)) => made,
+                _ => find_network(plan, pid)?,
+            };
+            undo.net_devices = Some(net_devices::move_all(&plan.net_devices, network.as_fd())?);
         }
         ours.tell(&Msg::Go(mounts::open_for_child(plan, pid)?))?;
         // 7
@@ -307,6 +321,7 @@ impl Container {
 pub fn pass(channel: &Channel, started: bool) -> Result<()> {
     if !started {
         channel.tell(&Msg::Start)?;
+        seal::release();
     }
     match channel.recv()? {
         None => Ok(()),
@@ -342,15 +357,13 @@ fn first_words(pid: i32, plan: &Plan) -> Result<()> {
     }
 }
 
-/// Gives the container the host's interfaces that its config names.
-fn move_devices(plan: &Plan, pid: i32) -> Result<net_devices::Moved> {
-    let namespace = match plan.namespaces.joined(Kind::Network) {
+/// The container's network namespace, for the host's interfaces that its config names.
+fn find_network(plan: &Plan, pid: i32) -> Result<OwnedFd> {
+    let network = match plan.namespaces.joined(Kind::Network) {
         Some(join) => fs::open(join.path.as_path(), fs::O_RDONLY, 0),
         None => fs::open(&*format!("/proc/{pid}/ns/net"), fs::O_RDONLY, 0),
     };
-    let namespace =
-        namespace.context("linux.netDevices: find the container's network namespace")?;
-    net_devices::move_all(&plan.net_devices, namespace.as_fd())
+    network.context("linux.netDevices: find the container's network namespace")
 }
 
 /// Gives the listener of the process `pid` to the agent, with the container's state as JSON.

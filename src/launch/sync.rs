@@ -12,6 +12,8 @@ const LIMIT: usize = 16 * 1024;
 /// In the order in which they can occur.
 #[derive(Debug)]
 pub enum Msg {
+    /// Parent: the network namespace that it has made.
+    Network(OwnedFd),
     /// Parent: ids are mapped and limits written; the mount sources that only the parent can open come with it, in plan order.
     Go(Vec<OwnedFd>),
     /// Hop's first child: the pid of init.
@@ -37,6 +39,7 @@ pub enum Msg {
 impl Msg {
     fn tag(&self) -> u8 {
         match self {
+            Msg::Network(_) => b'n',
             Msg::Go(_) => b'g',
             Msg::Pid(_) => b'p',
             Msg::Map(..) => b'm',
@@ -54,6 +57,7 @@ impl Msg {
         let (tag, rest) = data.split_first()?;
         let text = || String::from_utf8_lossy(rest).into_owned();
         Some(match tag {
+            b'n' => Msg::Network(fds.pop()?),
             b'g' => Msg::Go(fds),
             b'p' => Msg::Pid(text().parse().ok()?),
             b'm' => Msg::Map(text().parse().ok()?, fds.pop()?),
@@ -101,7 +105,7 @@ impl Channel {
                 data.extend(index.to_string().bytes());
                 fds.push(tree.as_fd());
             }
-            Msg::Console(master) => fds.push(master.as_fd()),
+            Msg::Network(fd) | Msg::Console(fd) => fds.push(fd.as_fd()),
             Msg::Ready(listener) => fds.extend(listener.iter().map(AsFd::as_fd)),
             _ => {}
         }
@@ -147,6 +151,15 @@ impl Channel {
                 "unknown message {:?} between husk's processes",
                 buf[0] as char
             ),
+        }
+    }
+
+    /// The child's wait for `Network`.
+    pub fn recv_network(&self) -> Result<OwnedFd> {
+        match self.recv()? {
+            Some(Msg::Network(fd)) => Ok(fd),
+            Some(other) => bail!("expected Network, got {other:?}"),
+            None => bail!("husk's parent process is gone"),
         }
     }
 
@@ -266,6 +279,7 @@ mod tests {
         assert!(Msg::decode(b"?", vec![]).is_none());
         assert!(Msg::decode(b"pnan", vec![]).is_none());
         assert!(Msg::decode(b"c", vec![]).is_none());
+        assert!(Msg::decode(b"n", vec![]).is_none());
         assert!(Msg::decode(b"m1", vec![]).is_none());
         assert!(Msg::decode(b"", vec![]).is_none());
     }

@@ -78,9 +78,12 @@ pub struct Namespaces {
     /// Kinds to join by path, in the order to join them.
     pub join: Vec<Join>,
     pub hop: Hop,
-    /// Of `new`, what init makes first of all, while its parent keeps the state and writes limits. A mount namespace is made here or
-    /// when its tree is there ([`super::rootfs::Enter::Attach`]), any other kind here or by the clone.
+    /// Of `new`, what init makes first of all, while its parent is at work too. A mount namespace is made here or when its tree is
+    /// there ([`super::rootfs::Enter::Attach`]), any other kind here or by the clone.
     pub by_init: Vec<Kind>,
+    /// The new network namespace, which takes the kernel as long as all mounts, is made by init's parent meanwhile: by one who can
+    /// come back from it.
+    pub network_by_parent: bool,
     /// For /proc/self/timens_offsets ("monotonic 5 0\nboottime 5 0\n"), to be written before the last clone.
     pub time_offsets: Option<String>,
 }
@@ -118,9 +121,13 @@ pub fn plan(spec: &Spec, host: &Host, v: &mut Violations) -> Namespaces {
     }
     namespaces.time_offsets = time_offsets(spec, &namespaces, v);
     namespaces.hop = hop(&namespaces, host);
+    namespaces.network_by_parent =
+        namespaces.is_new(Kind::Network) && namespaces.is_host(Kind::User) && !host.rootless();
     // what takes the kernel longest; the others are the clone's affair
     let dear = [Kind::Ipc, Kind::Uts, Kind::Network, Kind::Mount];
-    namespaces.by_init = dear.into_iter().filter(|k| namespaces.is_new(*k)).collect();
+    let by_init =
+        |k: &Kind| namespaces.is_new(*k) && !(*k == Kind::Network && namespaces.network_by_parent);
+    namespaces.by_init = dear.into_iter().filter(by_init).collect();
     namespaces
 }
 
@@ -369,6 +376,38 @@ mod tests {
             let spec = linux(json!({"namespaces": list, "timeOffsets": offsets}));
             let n = good(|v| plan(&spec, &host, v));
             assert_eq!(n.hop, hop, "{list} {offsets} {host:?}");
+        }
+    }
+
+    #[test]
+    fn a_network_namespace_is_made_by_who_can_come_back_from_it() {
+        let inner = Host {
+            in_user_namespace: true,
+            ..root()
+        };
+        let (net, mount) = (json!({"type": "network"}), json!({"type": "mount"}));
+        let user_too = json!([net, mount, {"type": "user"}]);
+        for (list, host, by_parent) in [
+            (json!([net, mount]), root(), true),
+            (user_too.clone(), root(), false),
+            (user_too, user(1), false),
+            (json!([net, mount]), inner, false),
+            (
+                json!([mount, {"type": "network", "path": "/n"}]),
+                root(),
+                false,
+            ),
+            (json!([mount]), root(), false),
+        ] {
+            let n = good(|v| plan(&namespaces(list.clone()), &host, v));
+            assert_eq!(n.network_by_parent, by_parent, "{list} {host:?}");
+            let by_init = n.is_new(Kind::Network) && !by_parent;
+            assert_eq!(
+                n.by_init.contains(&Kind::Network),
+                by_init,
+                "{list} {host:?}"
+            );
+            assert!(n.by_init.contains(&Kind::Mount));
         }
     }
 

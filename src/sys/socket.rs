@@ -190,8 +190,8 @@ pub fn recv(fd: BorrowedFd, buf: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
     }
 }
 
-/// Brings the loopback interface of the present network namespace up.
-pub fn loopback_up() -> Result<()> {
+/// Brings the loopback interface of the present network namespace up; returns a socket of it.
+pub fn loopback_up() -> Result<OwnedFd> {
     let fd = lift(
         nix::sys::socket::socket(
             AddressFamily::Inet,
@@ -211,7 +211,18 @@ pub fn loopback_up() -> Result<()> {
         unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as _, &req) } as libc::c_long,
         || "ioctl SIOCSIFFLAGS 'lo'".into(),
     )
-    .map(drop)
+    .map(|_| fd)
+}
+
+/// The network namespace that a socket is of, as a descriptor of nsfs (ioctl SIOCGSKNS, Linux 4.10).
+pub fn network_namespace(socket: BorrowedFd) -> Result<OwnedFd> {
+    const SIOCGSKNS: u32 = 0x894c;
+    // SAFETY: no pointers.
+    check(
+        unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS as _) } as libc::c_long,
+        || "ioctl SIOCGSKNS".into(),
+    )
+    .map(super::fs::own)
 }
 
 #[cfg(test)]
