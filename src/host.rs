@@ -86,6 +86,9 @@ impl Host {
 
 /// A kernel without user namespaces has no uid_map.
 fn in_user_namespace() -> Result<bool> {
+    if let Some(initial) = sys::process::in_initial_user_namespace() {
+        return Ok(!initial);
+    }
     match fs::read_at(fs::CWD, "/proc/self/uid_map") {
         Ok(map) => Ok(!is_initial_map(&String::from_utf8_lossy(&map))),
         Err(e) if e.errno() == ENOENT => Ok(false),

@@ -21,17 +21,39 @@ pub fn ensure(args: start::Arguments) -> Result<()> {
     if let Some(mount) = start::executed_fd()
         && is_read_only(mount.as_fd())?
     {
-        *MOUNT.lock().expect("no thread has panicked") = Some(mount);
+        keep(mount);
         return Ok(());
+    }
+    // first by the path that husk was executed by: procfs has to make what it shows of a process that has just begun, which takes
+    // as long as all of this
+    if let Some(path) = start::executed_path(args)
+        && let Ok(tree) = mount::clone_tree(fs::CWD, path, false)
+    {
+        if is_read_only(tree.as_fd())? {
+            keep(tree);
+            return Ok(());
+        }
+        if let Ok(sealed) = read_only(tree) {
+            return execute(sealed, args);
+        }
     }
     let exe = fs::open(SELF, fs::O_PATH, 0)?;
     if is_sealed(exe.as_fd())? {
         return Ok(());
     }
-    let sealed = read_only_mount(exe.as_fd())
+    let sealed = mount::clone_tree(exe.as_fd(), c"", false)
+        .and_then(read_only)
         .or_else(|_| sealed_copy())
         .context("seal husk's own binary against the container")?;
+    execute(sealed, args)
+}
+
+fn execute(sealed: OwnedFd, args: start::Arguments) -> Result<()> {
     Err(start::again(sealed.as_fd(), args)).context("execute husk from its sealed place")
+}
+
+fn keep(mount: OwnedFd) {
+    *MOUNT.lock().expect("no thread has panicked") = Some(mount);
 }
 
 /// Closes what holds the copied mount, at a moment when husk waits anyway: the last close of a mount that is nowhere
@@ -57,9 +79,8 @@ fn is_sealed(exe: BorrowedFd) -> Result<bool> {
     Ok(fs::is_sealed(fs::open(SELF, fs::O_RDONLY, 0)?.as_fd()))
 }
 
-/// Not close-on-exec, for the husk that runs from it.
-fn read_only_mount(exe: BorrowedFd) -> sys::Result<OwnedFd> {
-    let tree = mount::clone_tree(exe, c"", false)?;
+/// Makes a copied mount read-only, and its descriptor not close-on-exec, for the husk that runs from it.
+fn read_only(tree: OwnedFd) -> sys::Result<OwnedFd> {
     mount::setattr(
         tree.as_fd(),
         &MountAttr {

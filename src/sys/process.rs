@@ -3,7 +3,7 @@
 use super::fs::own;
 use super::{Error, Result, check, lift};
 use std::ffi::{CStr, CString, c_int, c_long, c_ulong};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
@@ -75,6 +75,20 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
         || format!("pidfd_open {pid}"),
     )
     .map(own)
+}
+
+/// Whether the caller is in the initial user namespace, without procfs, which has nothing yet for a process that has just begun. None
+/// where the kernel cannot tell so (before Linux 6.11).
+pub fn in_initial_user_namespace() -> Option<bool> {
+    const PIDFD_GET_USER_NAMESPACE: u32 = 0xff09;
+    /// Its inode in nsfs is a constant of the kernel's (USER_NS_INIT_INO).
+    const INITIAL: u64 = 0xefff_fffd;
+    let own = pidfd_open(pid()).ok()?;
+    // SAFETY: no pointers.
+    let namespace = unsafe { libc::ioctl(own.as_raw_fd(), PIDFD_GET_USER_NAMESPACE as _, 0) };
+    let namespace = check(namespace as libc::c_long, String::new).map(super::fs::own);
+    let stat = super::fs::fstat(namespace.ok()?.as_fd()).ok()?;
+    Some(stat.ino == INITIAL)
 }
 
 pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {

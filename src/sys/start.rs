@@ -98,15 +98,33 @@ pub fn again(exe: BorrowedFd, arguments: Arguments) -> Error {
     Error::new(format!("execveat [{}]", exe.as_raw_fd()), last_errno())
 }
 
+/// What execveat(2) puts before the number of a descriptor, where it was given no path.
+const BY_FD: &str = "/dev/fd/";
+
+/// What this program was executed as.
+fn executed_name() -> Option<&'static CStr> {
+    // SAFETY: the kernel's name of the executed file: null or a C string at the end of the stack.
+    unsafe {
+        let name = libc::getauxval(libc::AT_EXECFN) as *const c_char;
+        (!name.is_null()).then(|| CStr::from_ptr(name))
+    }
+}
+
+/// The path that this program was executed by. None where it may be another file's: that of a script with this program as its
+/// interpreter, which gets it as an argument.
+pub fn executed_path(arguments: Arguments) -> Option<&'static CStr> {
+    let name = executed_name()?;
+    let is_argument = arguments
+        .iter()
+        .skip(1)
+        .any(|a| a.as_bytes() == name.to_bytes());
+    (!is_argument && !name.to_bytes().starts_with(BY_FD.as_bytes())).then_some(name)
+}
+
 /// The descriptor that this program was executed from and still has; close-on-exec from now on. To be asked once, at the start.
 pub fn executed_fd() -> Option<OwnedFd> {
-    // SAFETY: the kernel's name of the executed file: null or a C string at the end of the stack.
-    let name = unsafe {
-        let name = libc::getauxval(libc::AT_EXECFN) as *const c_char;
-        (!name.is_null()).then(|| CStr::from_ptr(name))?
-    };
-    // so execveat(2) calls a file without a path
-    let fd: c_int = name.to_str().ok()?.strip_prefix("/dev/fd/")?.parse().ok()?;
+    let name = executed_name()?.to_str().ok()?;
+    let fd: c_int = name.strip_prefix(BY_FD)?.parse().ok()?;
     // SAFETY: no pointers.
     let open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
     (fd > 2 && open).then(|| fs::own(fd.into()))
