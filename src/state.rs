@@ -516,6 +516,21 @@ impl StateDir {
         Ok((state, status))
     }
 
+    /// The same, and a handle on init if it lives.
+    pub fn load_with_init(&self) -> Result<(State, Status, Option<OwnedFd>)> {
+        match self.load()? {
+            Some(state) if state.pid != 0 => {
+                let init = state.init()?;
+                let (status, _) = self.status_with(&state, init.is_some(), gate::look)?;
+                Ok((state, status, init))
+            }
+            _ => {
+                let (state, status) = self.load_with_status()?;
+                Ok((state, status, None))
+            }
+        }
+    }
+
     /// The same, and for a created container the way to its init.
     pub fn load_at_gate(&self) -> Result<(State, Status, Option<Channel>)> {
         self.load_with(gate::connect)
@@ -527,7 +542,7 @@ impl StateDir {
     ) -> Result<(State, Status, Option<T>)> {
         let state = match self.load()? {
             Some(state) if state.pid != 0 => {
-                let (status, init) = self.status_with(&state, gate)?;
+                let (status, init) = self.status_with(&state, state.is_alive()?, gate)?;
                 return Ok((state, status, init));
             }
             Some(state) => state,
@@ -596,15 +611,16 @@ impl StateDir {
 
     /// Computed from what is there now.
     pub fn status(&self, state: &State) -> Result<Status> {
-        Ok(self.status_with(state, gate::look)?.0)
+        Ok(self.status_with(state, state.is_alive()?, gate::look)?.0)
     }
 
     fn status_with<T>(
         &self,
         state: &State,
+        is_alive: bool,
         gate: impl FnOnce(BorrowedFd) -> sys::Result<Option<T>>,
     ) -> Result<(Status, Option<T>)> {
-        if !state.is_alive()? {
+        if !is_alive {
             return Ok((Status::Stopped, None));
         }
         if !state.ready {

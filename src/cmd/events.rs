@@ -14,8 +14,7 @@ use std::time::Instant;
 pub fn run(global: &cli::Global, args: cli::Events) -> Result<i32> {
     let id = &args.id;
     let dir = StateDir::open(&Root::new(global)?, id)?;
-    let (state, status) = dir.load_with_status()?;
-    let init = state.init()?;
+    let (state, status, init) = dir.load_with_init()?;
     let (Some(init), true) = (init, status != Status::Creating) else {
         bail!("events '{id}': container with id {id} is not running: it is {status}");
     };

@@ -21,7 +21,7 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
     let id = args.id();
     // shared: several at once, but none while the container is being made or deleted
     let dir = StateDir::open_locked(&root, id, Lock::Shared)?;
-    let (state, status) = dir.load_with_status()?;
+    let (state, status, init) = dir.load_with_init()?;
     match status {
         Status::Created | Status::Running => {}
         Status::Paused if args.ignore_paused => {}
@@ -31,7 +31,7 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
         Status::Stopped => bail!("cannot exec in a stopped container '{id}'"),
         Status::Creating => bail!("cannot exec in container '{id}' while it is being created"),
     }
-    let Some(init) = state.init()? else {
+    let Some(init) = init else {
         bail!("cannot exec in a stopped container '{id}'")
     };
     let mut warnings = Vec::new();

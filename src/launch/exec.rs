@@ -160,8 +160,10 @@ pub fn exec(request: &Request) -> Result<Ready> {
         if started {
             attributes::from_outside(pid, p, None)?;
             ours.tell(&Msg::Start)?;
+            // what it says first comes after it has closed what it has of husk's mount: the last close takes long
+            process::poll(&[(ours.as_fd(), process::POLLIN)], None)?;
+            seal::release();
         }
-        seal::release();
         // 10
         let (master, listener) = until_ready(&ours, started, pid, Some(p), |request| {
             Err(unexpected(request))
