@@ -46,8 +46,9 @@ impl Foreground {
         self.notify = notify;
     }
 
-    /// Returns how the process ended, after all of its output has been written. `pid` is a child.
-    pub fn wait(mut self, pid: i32, pidfd: BorrowedFd) -> Result<End> {
+    /// Returns how the process ended, after all of its output has been written. `pid` is a child. `at_end` is called first of all when a
+    /// child has ended, which need not be that one.
+    pub fn wait(mut self, pid: i32, pidfd: BorrowedFd, mut at_end: impl FnMut()) -> Result<End> {
         loop {
             self.wait_for_events()?;
             if let Some(notify) = &self.notify
@@ -59,6 +60,7 @@ impl Foreground {
             while let Some(signal) = self.signals.next()? {
                 match signal {
                     SIGCHLD => {
+                        at_end();
                         if let Some(end) = reap(pid) {
                             self.drain();
                             return Ok(end);

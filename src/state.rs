@@ -260,6 +260,13 @@ pub struct Death {
     pub cgroup: Option<cgroup::death::Death>,
 }
 
+/// What `run --keep` keeps of the end, which a cgroup of systemd's does not outlive.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Ended {
+    pub end: Option<End>,
+    pub death: Option<cgroup::death::Death>,
+}
+
 /// The state as hooks get it on standard input (runtime-spec, "State").
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -574,8 +581,8 @@ impl StateDir {
     }
 
     /// Keeps how the container's process ended, which only its parent is told.
-    pub fn keep_end(&self, end: End) -> Result<()> {
-        match self.replace(c"end.json.tmp", END, &serde_json::to_vec(&end)?) {
+    pub fn keep_end(&self, end: &Ended) -> Result<()> {
+        match self.replace(c"end.json.tmp", END, &serde_json::to_vec(end)?) {
             // deleted by somebody else meanwhile
             Err(e) if e.errno() == ENOENT => Ok(()),
             kept => kept.with_context(|| format!("keep how '{}' ended", self.id)),
@@ -583,7 +590,7 @@ impl StateDir {
     }
 
     /// None: nobody was there to keep it.
-    pub fn end(&self) -> Result<Option<End>> {
+    pub fn end(&self) -> Result<Option<Ended>> {
         match sys::fs::read_at(self.fd(), END) {
             Err(e) if e.errno() == ENOENT => Ok(None),
             json => Ok(Some(serde_json::from_slice(&json?)?)),

@@ -12,6 +12,7 @@ tests![
     limit_of_file_size_is_named,
     memory_limit_is_named,
     memory_limit_of_a_child,
+    the_record_outlives_the_cgroup,
     memory_limit_of_an_ancestor_is_named,
     state_has_the_record,
     state_has_hits_of_pids_max,
@@ -124,6 +125,20 @@ fn memory_limit_is_named() {
     );
 }
 
+/// The record is what was there at the end, not what is left of it when somebody asks.
+fn the_record_outlives_the_cgroup() {
+    husk_only("a record of its own");
+    needs(&[Controller("memory"), Kernel(5, 19)]);
+    let mut c = limited(30).payload(&["alloc", "60"]).container();
+    let cmd = c.cmd("run", &["--keep"]);
+    c.creates(cmd).exits(137);
+    let state = c.state();
+    crate::support::guard::remove_cgroup(&c.cgroup_dir());
+    let death = &state["death"];
+    assert_eq!(death["oom"]["limitOf"], "container", "{state}");
+    assert_eq!(&c.state()["death"], death);
+}
+
 /// Shells pass a child's end on as 137.
 fn memory_limit_of_a_child() {
     husk_only("a message of its own");
@@ -131,6 +146,12 @@ fn memory_limit_of_a_child() {
     let verbs = ["spawn", "alloc", "60", ";", "reap", ";", "exit", "137"];
     let o = limited(30).payload(&verbs).run().exits(137);
     assert!(o.err.contains("killed by its memory limit: 30 MiB"), "{o}");
+    // nor is one to blame that the process has outlived
+    let verbs = ["spawn", "alloc", "60", ";", "reap"];
+    let (o, state) = kept(&limited(30).payload(&verbs));
+    assert_eq!(o.exits(0).err, "");
+    assert_eq!(state["death"]["memory"]["events"]["oom_kill"], 1, "{state}");
+    assert_eq!(state["death"].get("cause"), None, "{state}");
 }
 
 fn memory_limit_of_an_ancestor_is_named() {

@@ -18,7 +18,7 @@ pub struct Prepared {
     /// The directories that husk made, from the top: what [`Prepared::undo`] removes.
     pub(super) made: Vec<PathBuf>,
     /// The unit, when systemd has made it.
-    pub(super) scope: Option<Scope>,
+    pub scope: Option<Scope>,
     /// The first controllers that could not be enabled on the way: what explains a limit's missing file.
     pub(super) blocked: Option<Blocked>,
 }
@@ -131,6 +131,7 @@ fn make(mountpoint: &Path, plan: &Plan) -> Result<Prepared, Failure> {
                 fd,
                 mountpoint: mountpoint.into(),
                 path: plan.path.clone(),
+                held: Vec::new(),
             },
             made,
             scope: None,

@@ -5,7 +5,7 @@
 use super::{CgroupDir, gone, value_of};
 use crate::sys::{errno, fs};
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -73,14 +73,14 @@ pub struct HugePages {
 }
 
 /// Pressure stall information: which share of the time some or all tasks had to wait (the kernel's psi.rst).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Pressure {
     pub some: Stall,
     pub full: Stall,
 }
 
 /// Averages over 10, 60 and 300 s in percent, and the sum in µs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Stall {
     pub avg10: f64,
     pub avg60: f64,
@@ -196,12 +196,15 @@ pub(super) fn number(dir: &CgroupDir, file: &str) -> Result<Option<u64>> {
 }
 
 pub(super) fn keyed(dir: &CgroupDir, file: &str) -> Result<Keyed> {
-    let text = text(dir, file)?.unwrap_or_default();
+    Ok(text(dir, file)?.map(parse).unwrap_or_default())
+}
+
+pub(super) fn parse(text: String) -> Keyed {
     let line = |l: &str| {
         let (key, value) = l.split_once(' ')?;
         Some((key.to_string(), value.parse().ok()?))
     };
-    Ok(text.lines().filter_map(line).collect())
+    text.lines().filter_map(line).collect()
 }
 
 /// "0-3,5".

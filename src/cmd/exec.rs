@@ -97,7 +97,9 @@ pub fn run(global: &cli::Global, args: cli::Exec) -> Result<i32> {
         return Ok(0);
     };
     drop(dir);
-    Ok(foreground.wait(ready.pid, ready.pidfd.as_fd())?.code())
+    Ok(foreground
+        .wait(ready.pid, ready.pidfd.as_fd(), || ())?
+        .code())
 }
 
 /// The process as the OCI describes one: from --process, or the container's own changed by the options.

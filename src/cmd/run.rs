@@ -3,11 +3,11 @@
 use super::create::{self, Ending, Made};
 use super::delete;
 use crate::apply::notify::Proxy;
-use crate::cgroup::death::Death;
+use crate::cgroup::death::{Death, Fleeting, cause};
 use crate::cli;
 use crate::foreground::Foreground;
-use crate::state::Status;
-use crate::sys::process::{self, End, SIGKILL};
+use crate::state::{Ended, Status};
+use crate::sys::process::{End, SIGKILL};
 use crate::{apply, log};
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
@@ -27,6 +27,10 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         (Some(foreground), Some(master)) => foreground.attach(master),
         _ => Ok(()),
     };
+    let cgroup = made.container.cgroup.as_ref();
+    let mut by_systemd = cgroup
+        .filter(|c| foreground.is_some() && c.scope.is_some())
+        .and_then(|c| Fleeting::follow(&c.dir));
     let mut notify = None;
     let started = attached.and_then(|()| {
         if let Some(caller) = create::notify_socket() {
@@ -46,15 +50,25 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         return Ok(0);
     };
     foreground.relay_ready(notify);
-    let end = match foreground.wait(made.container.pid, made.container.pidfd.as_fd()) {
+    let look = || by_systemd.iter_mut().for_each(Fleeting::look);
+    let end = match foreground.wait(made.container.pid, made.container.pidfd.as_fd(), look) {
         Ok(end) => end,
         Err(e) => return Err(made.undo(e)),
     };
-    if let Some(cause) = cause(&made, end) {
+    let wanted = args.keep || end.code() == End::Killed(SIGKILL).code();
+    let cgroup = made.container.cgroup.as_ref().filter(|_| wanted);
+    let death = match by_systemd {
+        Some(followed) => followed.record(end),
+        None => cgroup.and_then(|c| Death::read(&c.dir).ok()),
+    };
+    if let Some(cause) = cause(Some(end), death.as_ref()) {
         log::notice(&cause);
     }
     let done = if args.keep {
-        made.dir.keep_end(end)
+        made.dir.keep_end(&Ended {
+            end: Some(end),
+            death,
+        })
     } else {
         delete::after_run(made.dir, &made.state).with_context(|| format!("delete '{}'", args.id))
     };
@@ -62,18 +76,6 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         log::warn(format_args!("{e:#}")); // the exit code matters more
     }
     Ok(end.code())
-}
-
-/// Which limit killed the process, or another whose end it has passed on as its own exit code.
-fn cause(made: &Made, end: End) -> Option<String> {
-    match end {
-        _ if end.code() == End::Killed(SIGKILL).code() => {
-            let cgroup = &made.container.cgroup.as_ref()?.dir;
-            Death::read(cgroup).ok()?.cause()
-        }
-        End::Killed(signal) => process::limit_signal(signal).map(String::from),
-        End::Exited(_) => None,
-    }
 }
 
 fn start(made: &Made, args: &cli::Run) -> Result<()> {

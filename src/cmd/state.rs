@@ -1,7 +1,7 @@
 //! `husk state`: without a lock, so that a hook may ask about the container that it runs for.
 
 use super::{print_json, user_name};
-use crate::state::{Death, Root, State, StateDir, Status};
+use crate::state::{Death, Ended, Root, State, StateDir, Status};
 use crate::sys::process::{self, End};
 use crate::{cgroup, cli};
 use anyhow::Result;
@@ -19,9 +19,11 @@ pub fn run(global: &cli::Global, args: cli::State) -> Result<i32> {
 
 /// What there is of it: the cgroup may be gone, and the state is to be shown all the same.
 fn death(dir: &StateDir, state: &State) -> Option<Death> {
-    let end = dir.end().ok().flatten();
-    let cgroup = state.open_cgroup().ok().flatten();
-    let cgroup = cgroup.and_then(|c| cgroup::death::Death::read(&c).ok());
+    let Ended { end, death } = dir.end().ok().flatten().unwrap_or_default();
+    let cgroup = death.or_else(|| {
+        let cgroup = state.open_cgroup().ok().flatten()?;
+        cgroup::death::Death::read(&cgroup).ok()
+    });
     if state.pid == 0 || (end.is_none() && cgroup.is_none()) {
         return None;
     }
@@ -30,11 +32,10 @@ fn death(dir: &StateDir, state: &State) -> Option<Death> {
         Some(End::Killed(signal)) => (None, Some(signal)),
         None => (None, None),
     };
-    let cause = cgroup.as_ref().and_then(cgroup::death::Death::cause);
     Some(Death {
         exit_code,
         signal: signal.map(process::signal_name),
-        cause: cause.or_else(|| process::limit_signal(signal?).map(String::from)),
+        cause: cgroup::death::cause(end, cgroup.as_ref()),
         cgroup,
     })
 }
