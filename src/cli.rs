@@ -424,7 +424,7 @@ pub struct Delete {
 /// Change the limits of a container
 ///
 /// All limits that are given are set, or none. Memory takes bytes with an optional unit, 64M or 1.5g, or -1 for no limit. With
-/// --resources all other options are ignored.
+/// --resources all other options but those of Intel RDT are ignored.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(
     after_help = "EXAMPLE:\n   husk update --memory 256M --pids-limit 100 web\n   echo '{\"cpu\": {\"quota\": 50000}}' | husk update --resources - web"
@@ -448,10 +448,10 @@ pub struct Update {
     /// Weight against other cgroups, 2 to 262144 (1024 is usual)
     #[arg(long, value_name = "N")]
     pub cpu_share: Option<u64>,
-    /// Refused: cgroup v2 has no limit for real-time scheduling
+    /// Ignored: cgroup v2 has no limit for real-time scheduling
     #[arg(long, value_name = "µs")]
     pub cpu_rt_period: Option<u64>,
-    /// Refused: cgroup v2 has no limit for real-time scheduling
+    /// Ignored: cgroup v2 has no limit for real-time scheduling
     #[arg(long, value_name = "µs", allow_hyphen_values = true)]
     pub cpu_rt_runtime: Option<i64>,
     /// CPUs to run on, such as 0-3,5
@@ -481,10 +481,10 @@ pub struct Update {
     /// Most processes and threads; -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
-    /// Intel RDT/CAT (not supported yet)
+    /// Share of the cache that the container's class of service gets (Intel RDT), such as L3:0=f
     #[arg(long, value_name = "SCHEMA")]
     pub l3_cache_schema: Option<String>,
-    /// Intel RDT/MBA (not supported yet)
+    /// Share of memory bandwidth that the container's class of service gets (Intel RDT), such as MB:0=20
     #[arg(long, value_name = "SCHEMA")]
     pub mem_bw_schema: Option<String>,
     pub id: String,

@@ -14,6 +14,8 @@ tests![
     resources_broken,
     keeps_device_rules,
     changes_device_rules,
+    keeps_device_rules_of_others,
+    all_or_nothing_when_the_record_cannot_be_kept,
     all_or_nothing,
     all_or_nothing_of_idle_and_weight,
     says_nothing,
@@ -213,6 +215,54 @@ fn changes_device_rules() {
     let bad = json!({"devices": [{"allow": true, "access": "x"}]});
     update_from(&c, bad).fails(1, &["limits.json", "devices[0].access", "'x'"]);
     assert_eq!(c.exec(&[], open).exits(1).lines(), ["error EPERM", "ok"]);
+}
+
+/// Engines send the rules that they know; what a wrapper of theirs has added to the config stays.
+fn keeps_device_rules_of_others() {
+    husk_only("runc's update does not know of devices");
+    let caps = ["bounding", "effective", "permitted"];
+    let b = Bundle::new().capabilities(&caps, &["CAP_MKNOD", "CAP_SYSLOG"]);
+    let engines = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}]);
+    let mut all = engines.clone();
+    let kmsg = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"});
+    all.as_array_mut().unwrap().push(kmsg.clone());
+    let c = b.set("/linux/resources/devices", all).start();
+    c.exec(&[], &["mknod", "/dev/kmsg", "c", "1", "11"]).ok();
+    let open = &["open", "/dev/kmsg", "r"];
+    let o = update_from(&c, json!({"devices": engines})).ok();
+    assert!(
+        o.err
+            .contains("devices: holds only rules that the container has"),
+        "{o}"
+    );
+    c.exec(&[], open).ok().says("ok");
+    // by name they can be taken away, and given back
+    let mut deny = kmsg.clone();
+    deny["allow"] = false.into();
+    let mut asked = engines.clone();
+    asked.as_array_mut().unwrap().push(deny);
+    assert_eq!(update_from(&c, json!({"devices": asked})).ok().err, "");
+    assert_eq!(c.exec(&[], open).exits(1).line(), "error EPERM");
+    assert_eq!(update_from(&c, json!({"devices": [kmsg]})).ok().err, "");
+    c.exec(&[], open).ok().says("ok");
+}
+
+/// What cannot be kept is not done either.
+fn all_or_nothing_when_the_record_cannot_be_kept() {
+    husk_only("a record of its own");
+    needs(&[Controller("pids")]);
+    let caps = ["bounding", "effective", "permitted"];
+    let b = Bundle::new().capabilities(&caps, &["CAP_MKNOD", "CAP_SYSLOG"]);
+    let b = b.set("/linux/resources/pids", json!({"limit": 50}));
+    let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"});
+    let c = b.push("/linux/resources/devices", rule).start();
+    c.exec(&[], &["mknod", "/dev/kmsg", "c", "1", "11"]).ok();
+    let record = dir().join("state").join(&c.id).join("config.json.tmp");
+    fs::create_dir(record).unwrap();
+    let deny = json!({"devices": [{"allow": false, "access": "rwm"}], "pids": {"limit": 40}});
+    update_from(&c, deny).fails(1, &["update", "keep config.json"]);
+    assert_eq!(c.cgroup_file("pids.max"), "50");
+    c.exec(&[], &["open", "/dev/kmsg", "r"]).ok().says("ok");
 }
 
 /// Of several limits the last cannot be: the others are as before, and the error names the file.

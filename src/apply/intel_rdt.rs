@@ -4,6 +4,7 @@ use crate::plan::intel_rdt::IntelRdt;
 use crate::sys::errno::{EEXIST, ENOENT};
 use crate::sys::{Result as SysResult, fs};
 use anyhow::{Context, Error, Result, anyhow};
+use serde_json::{Map, Value, json};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,86 @@ pub fn change(class: &Path, lines: &[String]) -> Result<()> {
     write(&class.join("schemata"), &lines)
         .with_context(|| format!("write {lines:?}"))
         .map_err(|e| with_status(root, e))
+}
+
+/// The lines that a class of service has now.
+pub fn schemata(class: &Path) -> Result<Vec<String>> {
+    let text = fs::read_at(fs::CWD, &class.join("schemata"))?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().map(|l| l.trim().to_string()).collect())
+}
+
+/// What the class has and its processes use, in runc's shape; what this machine does not tell is left out. `monitor` is the group whose
+/// use is told, which otherwise is that of the whole class.
+pub fn statistics(class: &Path, monitor: Option<&Path>) -> Value {
+    let text = |file: PathBuf| {
+        let text = fs::read_at(fs::CWD, &file).ok()?;
+        Some(String::from_utf8_lossy(&text).trim().to_string())
+    };
+    let number = |file: PathBuf| text(file)?.parse::<u64>().ok();
+    let mut all = Map::new();
+    // the class "/" is the root itself
+    let root = class.ancestors().find(|d| d.join("info").is_dir());
+    let root = root.unwrap_or(class);
+    for (resource, key, hexadecimal, numbers) in [
+        (
+            "L3",
+            "l3_cache",
+            Some("cbm_mask"),
+            &["min_cbm_bits", "num_closids"][..],
+        ),
+        (
+            "MB",
+            "mem_bw",
+            None,
+            &[
+                "bandwidth_gran",
+                "delay_linear",
+                "min_bandwidth",
+                "num_closids",
+            ],
+        ),
+    ] {
+        let about = root.join("info").join(resource);
+        let mask = hexadecimal.and_then(|name| Some((name, json!(text(about.join(name))?))));
+        let numbers = numbers.iter();
+        let numbers = numbers.filter_map(|n| Some((*n, json!(number(about.join(n))?))));
+        let info: Map<_, _> = (mask.into_iter().chain(numbers))
+            .map(|(name, value)| (name.to_string(), value))
+            .collect();
+        if !info.is_empty() {
+            all.insert(format!("{key}_info"), info.into());
+        }
+        for (group, suffix) in [(root, "schema_root"), (class, "schema")] {
+            let lines = schemata(group).unwrap_or_default();
+            let prefix = format!("{resource}:");
+            if let Some(line) = lines.into_iter().find(|l| l.starts_with(&prefix)) {
+                all.insert(format!("{key}_{suffix}"), line.into());
+            }
+        }
+    }
+    let data = monitor.unwrap_or(class).join("mon_data");
+    let domains = fs::open(&data, fs::O_RDONLY | fs::O_DIRECTORY, 0);
+    let mut domains = domains
+        .and_then(|d| fs::list_dirs(d.as_fd()))
+        .unwrap_or_default();
+    domains.sort();
+    let (mut bandwidth, mut occupancy) = (Vec::new(), Vec::new());
+    for domain in domains.iter().map(|d| data.join(d)) {
+        let of = |name| number(domain.join(name));
+        if let (Some(total), Some(local)) = (of("mbm_total_bytes"), of("mbm_local_bytes")) {
+            bandwidth.push(json!({"mbm_total_bytes": total, "mbm_local_bytes": local}));
+        }
+        if let Some(bytes) = of("llc_occupancy") {
+            occupancy.push(json!({"llc_occupancy": bytes}));
+        }
+    }
+    for (key, list) in [("mbm_stats", bandwidth), ("cmt_stats", occupancy)] {
+        if !list.is_empty() {
+            all.insert(key.into(), list.into());
+        }
+    }
+    all.into()
 }
 
 /// Puts a process into a group.
@@ -139,6 +220,59 @@ mod tests {
             "{e}"
         );
         assert!(dir.path().join("web").exists(), "others' class stays");
+    }
+
+    #[test]
+    fn what_a_class_has_and_uses() {
+        let (dir, rdt) = tree();
+        let file = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            create_dir_all(file.parent().unwrap()).unwrap();
+            write(file, text).unwrap();
+        };
+        file("schemata", "    MB:0=100;1=100\n    L3:0=fffff;1=fffff\n");
+        for (name, text) in [
+            ("L3/cbm_mask", "fffff\n"),
+            ("L3/min_cbm_bits", "1\n"),
+            ("L3/num_closids", "16\n"),
+            ("MB/bandwidth_gran", "10\n"),
+            ("MB/delay_linear", "1\n"),
+            ("MB/min_bandwidth", "10\n"),
+            ("MB/num_closids", "8\n"),
+        ] {
+            file(&format!("info/{name}"), text);
+        }
+        apply(&rdt, 42).unwrap();
+        let class = statistics(&rdt.class, None);
+        let mut want = json!({
+            "l3_cache_info": {"cbm_mask": "fffff", "min_cbm_bits": 1, "num_closids": 16},
+            "l3_cache_schema_root": "L3:0=fffff;1=fffff",
+            "l3_cache_schema": "L3:0=f",
+            "mem_bw_info": {"bandwidth_gran": 10, "delay_linear": 1, "min_bandwidth": 10, "num_closids": 8},
+            "mem_bw_schema_root": "MB:0=100;1=100",
+            "mem_bw_schema": "MB:0=20",
+        });
+        assert_eq!(class, want);
+        for (domain, n) in [("01", 30), ("00", 10)] {
+            for (name, more) in [
+                ("mbm_total_bytes", 2),
+                ("mbm_local_bytes", 1),
+                ("llc_occupancy", 3),
+            ] {
+                let at = format!("web/mon_groups/c1/mon_data/mon_L3_{domain}/{name}");
+                file(&at, &format!("{}\n", n + more));
+            }
+        }
+        let group = dir.path().join("web/mon_groups/c1");
+        want["mbm_stats"] = json!([
+            {"mbm_total_bytes": 12, "mbm_local_bytes": 11},
+            {"mbm_total_bytes": 32, "mbm_local_bytes": 31},
+        ]);
+        want["cmt_stats"] = json!([{"llc_occupancy": 13}, {"llc_occupancy": 33}]);
+        assert_eq!(statistics(&rdt.class, Some(&group)), want);
+        // the class "/"
+        let all = statistics(&dir.path().join(""), None);
+        assert_eq!(all["l3_cache_schema"], all["l3_cache_schema_root"]);
     }
 
     #[test]

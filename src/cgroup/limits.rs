@@ -41,8 +41,8 @@ pub fn change<'a>(
         };
         changed.scope = Some(scope);
         systemd::set_limits(scope, writes)?;
-        // systemd has just written what it takes for the same
-        write_all(dir, writes, None)
+        // systemd has just written what it takes for the same; what is in use has been looked at
+        write_unchecked(dir, writes, None, |w| dir.write(&w.file, &w.value))
     });
     match told {
         Ok(()) => Ok(changed),
@@ -109,7 +109,8 @@ fn as_written(w: &Write, text: &str) -> String {
         "io.latency" => (line(key), " target=0"),
         "io.weight" | "io.bfq.weight" if key.contains(':') => (line(key), " default"),
         "io.weight" | "io.bfq.weight" => (text.lines().next(), ""),
-        "rdma.max" | "misc.max" => (line(key), " max"),
+        "rdma.max" | "misc.max" | "dmem.max" => (line(key), " max"),
+        "dmem.low" | "dmem.min" => (line(key), " 0"),
         // followed by the reason when it is invalid
         "cpuset.cpus.partition" => (text.split_ascii_whitespace().next(), ""),
         // an empty write would not reach the kernel
@@ -127,9 +128,18 @@ fn write_with(
     dir: &CgroupDir,
     writes: &[Write],
     blocked: Option<&Blocked>,
-    mut write: impl FnMut(&Write) -> sys::Result<()>,
+    write: impl FnMut(&Write) -> sys::Result<()>,
 ) -> Result<()> {
     check_usage(dir, writes)?;
+    write_unchecked(dir, writes, blocked, write)
+}
+
+fn write_unchecked(
+    dir: &CgroupDir,
+    writes: &[Write],
+    blocked: Option<&Blocked>,
+    mut write: impl FnMut(&Write) -> sys::Result<()>,
+) -> Result<()> {
     let mut written: Option<&str> = None;
     let mut later = Vec::new();
     for w in writes {

@@ -1,6 +1,7 @@
 //! `husk events`: what a container uses, once or every few seconds, and its OOM kills. Records are runc's, one to a line.
 
 use super::print;
+use crate::apply::intel_rdt;
 use crate::cgroup::stats::{HugePages, Io, Memory, OomKills, Pressure, Stats, UNLIMITED};
 use crate::state::{Root, StateDir, Status};
 use crate::sys::process::{POLLIN, POLLPRI, poll};
@@ -31,7 +32,11 @@ pub fn run(global: &cli::Global, args: cli::Events) -> Result<i32> {
     };
     let stats = || -> Result<()> {
         let stats = Stats::read(&cgroup).with_context(|| format!("events '{id}'"))?;
-        record("stats", id, Some(data(&stats)))
+        let mut data = data(&stats);
+        if let Some(rdt) = &state.intel_rdt {
+            data["intel_rdt"] = intel_rdt::statistics(&rdt.class, rdt.monitor.as_deref());
+        }
+        record("stats", id, Some(data))
     };
     if args.stats {
         stats()?;

@@ -7,7 +7,8 @@ use crate::plan::update::{self, Update};
 use crate::state::{Root, State, StateDir, Status};
 use crate::sys::fs::{self, Lock};
 use crate::{cgroup, cli, config, log};
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use oci_spec::runtime::Spec;
 use serde_json::{Map, Value};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -57,29 +58,41 @@ pub fn run(global: &cli::Global, args: cli::Update) -> Result<i32> {
     if scope.is_some() {
         systemd::as_kept(&mut writes);
     }
+    let rdt = state.intel_rdt.as_ref().filter(|_| !schemata.is_empty());
+    let rdt = rdt.map(|rdt| intel_rdt::schemata(&rdt.class).map(|before| (rdt, before)));
+    let rdt = rdt.transpose().with_context(failed)?;
     let changed = cgroup::change(&cgroup, scope, &writes).with_context(failed)?;
-    if let Some(rules) = &devices
-        && let Err(e) = cgroup::replace_devices(&cgroup, &rules.after)
-        && !global
-            .rootless
-            .choice()
-            .map_or_else(|| Ok::<_, Error>(Host::probe(&spec, None)?.rootless()), Ok)?
-    {
-        return Err(changed.undo(e)).with_context(failed);
-    }
-    let changes = || {
-        if let (Some(rdt), false) = (&state.intel_rdt, schemata.is_empty()) {
+    let rest = (|| {
+        if let Some(rules) = &devices
+            && let Err(e) = cgroup::replace_devices(&cgroup, &rules.after)
+            && !is_rootless(global, &spec)?
+        {
+            return Err(e);
+        }
+        if let Some((rdt, _)) = &rdt {
             intel_rdt::change(&rdt.class, &schemata)?;
         }
         dir.replace_config(&serde_json::to_vec(&config)?)
-    };
-    if let Err(e) = changes() {
-        if let Some(rules) = &devices {
-            _ = cgroup::replace_devices(&cgroup, &rules.before);
-        }
-        return Err(changed.undo(e)).with_context(failed);
+    })();
+    let Err(mut error) = rest else { return Ok(0) };
+    if let Some((rdt, before)) = &rdt
+        && let Err(e) = intel_rdt::change(&rdt.class, before)
+    {
+        error = anyhow!("{error:#}; then {e:#}");
     }
-    Ok(0)
+    if let Some(rules) = &devices
+        && let Err(e) = cgroup::replace_devices(&cgroup, &rules.before)
+        && !is_rootless(global, &spec)?
+    {
+        error = anyhow!("{error:#}; then {e:#}");
+    }
+    Err(changed.undo(error)).with_context(failed)
+}
+
+/// Without rights of husk's own device rules may fail.
+fn is_rootless(global: &cli::Global, spec: &Spec) -> Result<bool> {
+    let said = global.rootless.choice();
+    said.map_or_else(|| Ok(Host::probe(spec, None)?.rootless()), Ok)
 }
 
 /// The lines for the container's class of service, which also go into its config.

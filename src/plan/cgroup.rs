@@ -101,7 +101,7 @@ pub fn plan(
         writes,
         devices: Some(resources::devices(
             rules.unwrap_or_default(),
-            "linux.resources",
+            "linux.resources.devices",
             &nodes_given(linux),
             v,
         )),

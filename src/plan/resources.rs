@@ -526,7 +526,7 @@ pub fn devices(
     let mut out: Vec<DeviceRule> = rules
         .iter()
         .enumerate()
-        .filter_map(|(i, r)| device_rule(r, &format!("{field}.devices[{i}]"), v))
+        .filter_map(|(i, r)| device_rule(r, &format!("{field}[{i}]"), v))
         .collect();
     for kind in [Kind::Char, Kind::Block] {
         out.push(DeviceRule {
@@ -1099,7 +1099,7 @@ mod tests {
         given: &[&Path],
         v: &mut Violations,
     ) -> Vec<DeviceRule> {
-        devices(list, "linux.resources", given, v)
+        devices(list, "linux.resources.devices", given, v)
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::Violations;
 use super::cgroup::nodes_given;
 use super::resources::{self, DeviceRule, Write};
 use crate::config;
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources, Spec};
 use serde_json::{Map, Value};
 
 #[derive(Debug, Default)]
@@ -29,8 +29,12 @@ pub struct Devices {
 /// `spec` is the container's config, `has` its linux.resources once more as a tree, and `asked` what has their form.
 pub fn plan(spec: &Spec, has: &Value, asked: &Value) -> Result<Update, Violations> {
     let mut v = Violations::default();
+    let devices = devices(spec, &typed(asked)?, &mut v);
     let mut result = has.clone();
     merge(&mut result, asked);
+    if devices.is_none() && result.get("devices").is_some() {
+        result["devices"] = has["devices"].clone();
+    }
     forget_swap(&mut result, asked);
     let mut asked = asked.clone();
     complete_swap(&mut asked, &result);
@@ -60,7 +64,6 @@ pub fn plan(spec: &Spec, has: &Value, asked: &Value) -> Result<Update, Violation
         })
         .map(|(_, w)| w.clone())
         .collect();
-    let devices = devices(spec, &typed(&asked)?, &mut v);
     v.into_result(Update {
         resources: result,
         writes,
@@ -76,9 +79,7 @@ fn merge(old: &mut Value, new: &Value) {
             for (key, value) in new {
                 let slot = old.entry(key.as_str()).or_insert(Value::Null);
                 if key == "devices" {
-                    if !value.as_array().is_some_and(Vec::is_empty) {
-                        *slot = value.clone();
-                    }
+                    *slot = value.clone();
                 } else {
                     merge(slot, value);
                 }
@@ -146,7 +147,8 @@ fn names_asked(warning: &str, asked: &Value) -> bool {
     let path = warning.split(": ").next().unwrap_or_default();
     let pointer = match path.strip_prefix("unified.") {
         Some(file) => format!("/unified/{file}"),
-        None => format!("/{}", path.replace('.', "/")),
+        // "devices[0].access"
+        None => format!("/{}", path.replace(['.', '['], "/").replace(']', "")),
     };
     asked.pointer(&pointer).is_some()
 }
@@ -186,7 +188,7 @@ fn check_idle(asked: &Value, result: &Value, v: &mut Violations) {
 fn target(w: &Write) -> (&str, &str) {
     let line = match w.file.as_str() {
         "io.max" | "io.latency" | "rdma.max" => w.value.split('=').next(),
-        "io.weight" | "io.bfq.weight" | "misc.max" => w
+        "io.weight" | "io.bfq.weight" | "misc.max" | "dmem.max" | "dmem.low" | "dmem.min" => w
             .value
             .rsplit_once(' ')
             .map(|(key, _)| key)
@@ -207,14 +209,27 @@ fn typed(tree: &Value) -> Result<LinuxResources, Violations> {
     })
 }
 
+/// Engines send all rules that they know, changed or not. What a wrapper of theirs has added to the config (a GPU's, say) is not
+/// among them and stays. A list that allows nothing is none of theirs.
 fn devices(spec: &Spec, asked: &LinuxResources, v: &mut Violations) -> Option<Devices> {
     let asked = asked.devices().as_ref().filter(|d| !d.is_empty())?;
     let linux = spec.linux().as_ref();
     let has = linux.and_then(|l| l.resources().as_ref()?.devices().as_deref());
+    let has = has.unwrap_or_default();
     let nodes = nodes_given(linux);
-    let mut rules = |rules| resources::devices(rules, "", &nodes, v);
-    let (before, after) = (rules(has.unwrap_or_default()), rules(asked));
-    // engines send all that they know, changed or not
+    let after = resources::devices(asked, "devices", &nodes, v);
+    let mut rest = has.iter();
+    let allows = asked.iter().any(LinuxDeviceCgroup::allow);
+    if asked == has || allows && asked.iter().all(|a| rest.any(|h| h == a)) {
+        if asked.len() < has.len() {
+            v.warn(
+                "devices",
+                "holds only rules that the container has, so its others stay too; to take one away, list a rule that denies it",
+            );
+        }
+        return None;
+    }
+    let before = resources::devices(has, "devices", &nodes, &mut Violations::default());
     (before != after).then_some(Devices { before, after })
 }
 
@@ -429,10 +444,57 @@ mod tests {
             assert_eq!(update.devices, None);
             assert_eq!(update.resources["devices"], has["devices"]);
         }
-        let update = updated(&has, json!({"devices": [rule(11)]})).unwrap();
-        let devices = update.devices.unwrap();
-        assert_eq!(devices.before.len(), devices.after.len() + 1);
-        assert_eq!(update.resources["devices"], json!([rule(11)]));
+        // an engine's, of a config to which others have added
+        for some in [json!([rule(3)]), json!([rule(11)])] {
+            let update = updated(&has, json!({"devices": some})).unwrap();
+            assert_eq!(update.devices, None, "{some}");
+            assert_eq!(update.resources["devices"], has["devices"]);
+            assert!(
+                update.warnings[0].starts_with("devices: holds only rules that"),
+                "{:?}",
+                update.warnings
+            );
+        }
+        let deny = json!({"allow": false, "access": "rwm"});
+        let all = json!({"devices": [deny, rule(3)]});
+        let update = updated(&all, json!({"devices": [deny]})).unwrap();
+        assert_eq!(update.resources["devices"], json!([deny]));
+        for other in [
+            json!([rule(5)]),
+            json!([rule(11), rule(3)]),
+            json!([rule(3), rule(3)]),
+        ] {
+            let update = updated(&has, json!({"devices": other})).unwrap();
+            let devices = update.devices.unwrap();
+            assert_ne!(devices.before, devices.after);
+            assert_eq!(update.resources["devices"], other);
+        }
+    }
+
+    #[test]
+    fn warnings_of_what_is_asked_for_are_told() {
+        let warnings = |asked| updated(&Value::Null, asked).unwrap().warnings;
+        let leaf =
+            json!({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 5}]}});
+        let ignored = "blockIO.weightDevice[0].leafWeight: ignored: cgroup v2 has no leaf weights";
+        assert_eq!(warnings(leaf), [ignored]);
+        let access = json!({"devices": [{"allow": true, "access": "ra"}]});
+        let left_out = "devices[0].access: holds 'a', which is none of r, w and m, and is left out";
+        assert_eq!(warnings(access), [left_out]);
+    }
+
+    #[test]
+    fn of_a_file_with_several_lines_all_are_written() {
+        writes(
+            Value::Null,
+            json!({"unified": {"dmem.max": "a 1\nb 2", "misc.max": "c 3\nd 4"}}),
+            &[
+                "dmem.max=a 1\n",
+                "dmem.max=b 2",
+                "misc.max=c 3\n",
+                "misc.max=d 4",
+            ],
+        );
     }
 
     #[test]
