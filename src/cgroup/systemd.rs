@@ -12,6 +12,7 @@ use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const MANAGER: Target = Target {
     destination: "org.freedesktop.systemd1",
@@ -46,7 +47,7 @@ impl From<&Unit> for Scope {
 
 /// The instance that has the container's unit: the system's for root, also where root is one of a user namespace in which a systemd runs; the
 /// user's own for everybody else.
-fn connect(scope: &Scope) -> Result<Connection> {
+fn connect(scope: &Scope, patience: Duration) -> Result<Connection> {
     let uid = process::euid();
     // root of a user namespace is somebody else to the user's systemd, which asks the kernel then
     let said = (!scope.user || uid != 0).then_some(uid);
@@ -68,10 +69,10 @@ fn connect(scope: &Scope) -> Result<Connection> {
         )
     };
     // straight to systemd, as systemctl does: two processes less to wait for, and it works without a bus
-    if let Ok(c) = Connection::open(&Address(direct), false, said, PATIENCE) {
+    if let Ok(c) = Connection::open(&Address(direct), false, said, patience) {
         return Ok(c);
     }
-    Connection::open(&bus, true, said, PATIENCE)
+    Connection::open(&bus, true, said, patience)
 }
 
 /// Whether it is the user's systemd that husk asks: --rootless says so, or husk is not root, or root of a user namespace only by
@@ -88,7 +89,7 @@ pub fn is_users(host: &Host, rootless: Option<bool>) -> bool {
 /// Starts a scope around the process `pid`. None: there is no systemd to ask, and the container needs no cgroup.
 pub(super) fn start(unit: &Unit, required: bool, pid: i32) -> Result<Option<Scope>> {
     let scope = Scope::from(unit);
-    let mut systemd = match connect(&scope) {
+    let mut systemd = match connect(&scope, PATIENCE) {
         Ok(c) => c,
         Err(e) if scope.user && !required => {
             log::debug(format_args!("no cgroup: {e:#}"));
@@ -103,9 +104,28 @@ pub(super) fn start(unit: &Unit, required: bool, pid: i32) -> Result<Option<Scop
             bail!("reach systemd: {e:#}; {remedy}");
         }
     };
-    start_unit(&mut systemd, unit, pid)
-        .with_context(|| format!("unable to start unit \"{}\"", unit.name))?;
-    Ok(Some(scope))
+    match start_unit(&mut systemd, unit, pid) {
+        Ok(()) => Ok(Some(scope)),
+        Err(e) => {
+            if !e.is::<Refused>() {
+                abandon(&scope);
+            }
+            Err(e.context(format!("unable to start unit \"{}\"", unit.name)))
+        }
+    }
+}
+
+/// After a deadline: systemd may come to the unit yet, whose process is gone then. Who has been waited for so long is not waited for
+/// much longer.
+fn abandon(scope: &Scope) {
+    let Ok(mut systemd) = connect(scope, Duration::from_secs(2)) else {
+        return;
+    };
+    let args = [Value::Str(scope.unit.clone()), Value::Str("replace".into())];
+    if let Err(e) = systemd.call(MANAGER, "StopUnit", &args) {
+        log::debug(format_args!("stop unit {}: {e:#}", scope.unit));
+    }
+    reset_failed(&mut systemd, &scope.unit);
 }
 
 fn start_unit(systemd: &mut Connection, unit: &Unit, pid: i32) -> Result<()> {
@@ -197,7 +217,7 @@ fn reset_failed(systemd: &mut Connection, unit: &str) {
 /// Stops the scope, and lets systemd forget it. One that is gone is fine.
 pub fn stop(scope: &Scope) -> Result<()> {
     let stopped = (|| {
-        let mut systemd = connect(scope)?;
+        let mut systemd = connect(scope, PATIENCE)?;
         systemd.subscribe(JOBS)?;
         let args = [Value::Str(scope.unit.clone()), Value::Str("replace".into())];
         match systemd.call(MANAGER, "StopUnit", &args) {
@@ -220,7 +240,7 @@ fn is_gone(e: &Error) -> bool {
 /// files.
 pub fn set_limits(scope: &Scope, writes: &[Write]) -> Result<()> {
     let mut properties = limits(writes);
-    let mut systemd = connect(scope)?;
+    let mut systemd = connect(scope, PATIENCE)?;
     while !properties.is_empty() {
         let args = [
             Value::Str(scope.unit.clone()),
@@ -247,7 +267,7 @@ pub fn attach(scope: &Scope, below: &Path, pid: i32) -> Result<()> {
         Value::Str(format!("/{}", below.display())),
         Value::Array("u".into(), vec![Value::U32(pid as u32)]),
     ];
-    connect(scope)?
+    connect(scope, PATIENCE)?
         .call(MANAGER, "AttachProcessesToUnit", &args)
         .map(drop)
         .with_context(|| format!("adding pid {pid} to unit {}", scope.unit))

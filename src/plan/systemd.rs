@@ -212,6 +212,7 @@ pub fn limits(writes: &[Write]) -> Vec<Property> {
     let idle = writes
         .iter()
         .any(|w| w.file == "cpu.idle" && w.value.trim() == "1");
+    let weighted = writes.iter().any(|w| w.file == "cpu.weight");
     for w in writes {
         let value = w.value.trim();
         let mut one = |name: &str, value: Option<Value>| {
@@ -230,6 +231,8 @@ pub fn limits(writes: &[Write]) -> Vec<Property> {
             // a weight of 0 is systemd's word for idle
             "cpu.weight" if !idle => one("CPUWeight", number(value)),
             "cpu.idle" if idle => one("CPUWeight", Some(Value::U64(0))),
+            // not set: the kernel gives what is no longer idle the usual one
+            "cpu.idle" if !weighted => one("CPUWeight", Some(Value::U64(u64::MAX))),
             "cpu.max" => {
                 let mut words = value.split_ascii_whitespace();
                 let quota = words.next().unwrap_or_default();
