@@ -719,12 +719,9 @@ fn annotated_io_latency() {
 
 /// Whose CPUs are nobody else's: only a child of the root, or of another partition, can be one.
 fn annotated_partition() {
-    needs(&[Controller("cpuset")]);
     // other tests want the first two, and all at the same time
+    needs(&[Controller("cpuset"), Cpus(3)]);
     let cpu = std::thread::available_parallelism().map_or(1, usize::from) - 1;
-    if cpu < 2 {
-        skip("two CPUs, and others want them");
-    }
     for kind in ["root", "isolated", "member"] {
         let id = format!("{}part-{kind}", crate::support::process::id_prefix());
         let b = with(json!({"cpu": {"cpus": cpu.to_string()}}))
