@@ -24,6 +24,7 @@ tests![
     missing_is_reported,
     relative_path_is_refused,
     descriptors_are_closed,
+    signals_reach_them,
     not_for_exec,
 ];
 
@@ -310,6 +311,18 @@ fn descriptors_are_closed() {
         let lines = log();
         let fds = lines.last().unwrap()["fds"].as_object().unwrap();
         assert_eq!(fds.len(), 3, "{kind}: {fds:?}");
+    }
+}
+
+/// `run` blocks signals for itself, to pass them on.
+fn signals_reach_them() {
+    let mut b = bundle().payload(&["true"]);
+    for kind in KINDS {
+        b = with_hook(b, kind, &[]);
+    }
+    b.run().ok();
+    for line in log() {
+        assert_eq!(line["status"]["SigBlk"], "0000000000000000", "{line}");
     }
 }
 

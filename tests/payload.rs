@@ -787,6 +787,7 @@ fn hook(name: &str, log: &str, rest: &[&str]) -> io::Result<i32> {
         "cwd": unistd::getcwd().ok(),
         "ns": namespaces("/proc/self/ns").ok(),
         "fds": fds().ok(),
+        "status": status().ok(),
         "root": fs::metadata("/").map(|m| m.ino()).ok(),
     });
     let mut f = OpenOptions::new().create(true).append(true).open(log)?;

@@ -79,6 +79,7 @@ fn one(hook: &Hook, state: &[u8], cwd: Option<&Path>, env: Option<&[CString]>) -
         .stdin(stdin)
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?);
+    process::unblock_signals(&mut command);
     let mut child = command.spawn().map_err(|e| match e.raw_os_error() {
         Some(n) => anyhow!("{}", crate::sys::errno_text(n)),
         None => anyhow!(e),

@@ -61,6 +61,21 @@ pub fn pass_fds(command: &mut Command, fds: Vec<OwnedFd>) {
     unsafe { command.pre_exec(place) };
 }
 
+/// Has a command execute its program with no signal blocked: execve(2) keeps the mask, and whoever reads signals from a descriptor blocks
+/// all of them.
+pub fn unblock_signals(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    // without anything to do before execve the standard library has a way that is quicker than fork(2)
+    if any_blocked() {
+        // SAFETY: between fork and execve it makes a system call only.
+        unsafe { command.pre_exec(|| block_signals(false).map_err(to_io)) };
+    }
+}
+
+fn to_io(e: Error) -> std::io::Error {
+    std::io::Error::from_raw_os_error(e.errno())
+}
+
 /// Leaves at once: no destructor, no atexit handler, no flush. The only exit of a forked child besides execve.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: never returns and touches no memory.
@@ -625,6 +640,15 @@ pub fn execve(path: &CStr, args: &Vector, env: &Vector) -> Error {
 }
 
 // signals
+
+fn any_blocked() -> bool {
+    // SAFETY: a set of signals is plain data, for which zeroes are a value; without a new mask only the old one is told.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), &mut set);
+        (1..=libc::SIGRTMAX()).any(|n| libc::sigismember(&set, n) == 1)
+    }
+}
 
 /// Blocks every signal, or none.
 pub fn block_signals(all: bool) -> Result<()> {
