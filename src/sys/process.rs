@@ -5,6 +5,7 @@ use super::{Error, Result, check, lift};
 use std::ffi::{CStr, CString, c_int, c_long, c_ulong};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub fn euid() -> u32 {
@@ -70,6 +71,24 @@ pub fn unblock_signals(command: &mut Command) {
         // SAFETY: between fork and execve it makes a system call only.
         unsafe { command.pre_exec(|| block_signals(false).map_err(to_io)) };
     }
+}
+
+/// Has a command's process end with this one, which must not have threads: it would be with the one that executes the command. What
+/// that process makes itself stays.
+pub fn end_together(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = pid();
+    let tie = move || {
+        set_death_signal(SIGKILL).map_err(to_io)?;
+        // it may have been too late
+        if self::parent() == parent {
+            Ok(())
+        } else {
+            Err(std::io::Error::from_raw_os_error(libc::ESRCH))
+        }
+    };
+    // SAFETY: between fork and execve it makes system calls only.
+    unsafe { command.pre_exec(tie) };
 }
 
 fn to_io(e: Error) -> std::io::Error {
@@ -408,6 +427,43 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         || format!("prlimit soft={soft} hard={hard}"),
     )
     .map(drop)
+}
+
+/// The limit of open files that this process began with, if it has raised it.
+static FILES: OnceLock<libc::rlimit64> = OnceLock::new();
+
+/// Lets this process open as many files as it may. Others may choke on so many: [`limit_files`].
+pub fn raise_file_limit() -> Result<()> {
+    let resource = libc::RLIMIT_NOFILE as u32;
+    // SAFETY: a limit is plain data, for which zeroes are a value.
+    let mut old: libc::rlimit64 = unsafe { std::mem::zeroed() };
+    check(
+        // SAFETY: the kernel writes a whole struct rlimit64; a new one is not given.
+        unsafe {
+            libc::syscall(
+                libc::SYS_prlimit64,
+                0,
+                resource,
+                std::ptr::null::<u8>(),
+                &mut old,
+            )
+        },
+        || "prlimit".into(),
+    )?;
+    prlimit(0, resource, old.rlim_max, old.rlim_max)?;
+    FILES.get_or_init(|| old);
+    Ok(())
+}
+
+/// Has a command execute its program with the limit of open files that this process began with.
+pub fn limit_files(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    if let Some(old) = FILES.get() {
+        let resource = libc::RLIMIT_NOFILE as u32;
+        let restore = move || prlimit(0, resource, old.rlim_cur, old.rlim_max).map_err(to_io);
+        // SAFETY: between fork and execve it makes a system call only.
+        unsafe { command.pre_exec(restore) };
+    }
 }
 
 /// Lets this process lock as much memory as it likes.

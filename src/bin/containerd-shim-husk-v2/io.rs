@@ -354,6 +354,8 @@ fn start_logger(
         .stdin(Source::null())
         .stdout(Source::null())
         .stderr(Source::null());
+    process::unblock_signals(&mut command);
+    process::limit_files(&mut command);
     process::pass_fds(&mut command, vec![out, err, writer]);
     let child = command.spawn().map_err(|e| {
         let cause = e.raw_os_error().map(husk::sys::errno_text);

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, Message};
 use containerd_shim_protos::shim::oci;
+use husk::sys::process;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -175,6 +176,12 @@ impl Runtime {
         command.arg(verb).current_dir(&self.bundle);
         // containerd's own, which systemd gave to it and the shim inherits: `start` would wait for the container to be ready
         command.env_remove("NOTIFY_SOCKET");
+        process::unblock_signals(&mut command);
+        process::limit_files(&mut command);
+        // what nobody will hear of, in a hook perhaps, would keep the container's lock from the cleanup after the shim's death
+        if ["create", "start", "exec"].contains(&verb) {
+            process::end_together(&mut command);
+        }
         command
     }
 

@@ -12,6 +12,7 @@ use containerd_shim_protos::ttrpc::proto::MESSAGE_TYPE_REQUEST;
 use containerd_shim_protos::ttrpc::{Code, Request};
 use husk::log;
 use husk::sys::errno::EAGAIN;
+use husk::sys::fs::O_RDONLY;
 use husk::sys::process::{POLLIN, POLLPRI};
 use husk::sys::signal::{SIGCHLD, SIGINT, SIGTERM, Signals};
 use husk::sys::{fs, process, socket};
@@ -28,6 +29,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// For a logger that has got the end of its input.
 const LOGGER_END: Duration = Duration::from_secs(10);
+
+/// Between two tries to accept a connection, when descriptors or memory are short.
+const BREATH: Duration = Duration::from_millis(500);
 
 /// What a finished command leads to: it gets what that has printed.
 pub type Then = Box<dyn FnOnce(&mut Shim, Answer<Vec<u8>>)>;
@@ -65,6 +69,8 @@ pub struct Shim {
     pub publisher: Publisher,
     pub parked: BTreeMap<u64, Parked>,
     listener: OwnedFd,
+    /// Not while there is nothing to accept a connection with.
+    accepting: bool,
     signals: Signals,
     connections: BTreeMap<u64, Connection>,
     jobs: HashMap<i32, Job>,
@@ -99,6 +105,9 @@ pub fn serve(flags: &Flags) -> Result<()> {
     log::init(None, log::Format::Text, level)?;
     let listener = fs::standard(0).try_clone_to_owned()?;
     fs::set_nonblocking(listener.as_fd())?;
+    // the runtime's commands without a stdin of their own inherit this one
+    process::dup_onto(fs::open("/dev/null", O_RDONLY, 0)?.as_fd(), 0)?;
+    process::raise_file_limit()?;
     process::set_subreaper()?;
     fs::chdir("/")?; // the bundle is not to be held
     let address = std::env::var("TTRPC_ADDRESS").ok();
@@ -109,6 +118,7 @@ pub fn serve(flags: &Flags) -> Result<()> {
         publisher: Publisher::new(&flags.namespace, address),
         parked: BTreeMap::new(),
         listener,
+        accepting: true,
         signals: Signals::catch()?,
         connections: BTreeMap::new(),
         jobs: HashMap::new(),
@@ -178,7 +188,9 @@ impl Shim {
             }
         }
         add(Source::Signals, (self.signals.fd(), POLLIN));
-        add(Source::Listener, (self.listener.as_fd(), POLLIN));
+        if self.accepting {
+            add(Source::Listener, (self.listener.as_fd(), POLLIN));
+        }
         if let Some(poll) = self.publisher.poll() {
             add(Source::Publisher, poll);
         }
@@ -335,7 +347,12 @@ impl Shim {
                     _ => continue,
                 },
                 Err(e) if e.errno() == EAGAIN => return,
-                Err(e) => return log::warn(format_args!("accept a connection: {e}")),
+                Err(e) => {
+                    log::warn(format_args!("accept a connection: {e}"));
+                    self.accepting = false;
+                    let then: Later = Box::new(|shim| shim.accepting = true);
+                    return self.timers.push((Instant::now() + BREATH, then));
+                }
             };
             if let Ok(connection) = connection {
                 let id = self.next_serial();
