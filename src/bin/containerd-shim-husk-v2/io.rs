@@ -237,7 +237,7 @@ impl Io {
     }
 }
 
-/// A process that was not made has no use for its logger.
+/// Streams that could not be made have no use for a logger; it has not been reaped, since nobody else knows of it yet.
 impl Drop for Io {
     fn drop(&mut self) {
         if let Some(logger) = &self.logger {

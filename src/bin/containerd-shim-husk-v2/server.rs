@@ -2,7 +2,7 @@
 
 use crate::args::Flags;
 use crate::events::Publisher;
-use crate::io::{self, Copy};
+use crate::io::{self, Copy, Logger};
 use crate::runtime::Runtime;
 use crate::task::{Container, Exit};
 use crate::ttrpc::{Answer, Connection, Failure, Reply};
@@ -13,7 +13,7 @@ use containerd_shim_protos::ttrpc::{Code, Request};
 use husk::log;
 use husk::sys::errno::EAGAIN;
 use husk::sys::fs::O_RDONLY;
-use husk::sys::process::{POLLIN, POLLPRI};
+use husk::sys::process::{POLLIN, POLLPRI, SIGKILL};
 use husk::sys::signal::{SIGCHLD, SIGINT, SIGTERM, Signals};
 use husk::sys::{fs, process, socket};
 use std::collections::{BTreeMap, HashMap};
@@ -264,12 +264,16 @@ impl Shim {
         while let Some((pid, end)) = process::wait_any() {
             if self.jobs.contains_key(&pid) {
                 finished.push((pid, end));
-            } else if self.loggers.remove(&pid).is_some() {
+                continue;
+            }
+            let exit = Exit::now(end.code() as u32);
+            if self.process_ended(pid, exit.clone()) {
+                continue;
+            }
+            if self.loggers.remove(&pid).is_some() {
                 log::debug(format_args!("logger {pid} {end}"));
-            } else if !self.process_ended(pid, Exit::now(end.code() as u32))
-                && !self.jobs.is_empty()
-            {
-                self.strays.insert(pid, Exit::now(end.code() as u32));
+            } else if !self.jobs.is_empty() {
+                self.strays.insert(pid, exit);
             }
         }
         for (pid, end) in finished {
@@ -452,17 +456,32 @@ impl Shim {
         }
     }
 
-    pub fn add_logger(&mut self, pid: i32, owner: u64) {
-        self.loggers.insert(pid, owner);
+    /// Whether it has to say that it is ready, and where it does.
+    pub fn add_logger(&mut self, logger: Logger, owner: u64) -> (bool, OwnedFd) {
+        self.loggers.insert(logger.pid, owner);
+        (logger.strict, logger.ready)
+    }
+
+    /// None: there is none, or it has ended.
+    fn logger_of(&self, owner: u64) -> Option<i32> {
+        let found = self.loggers.iter().find(|(_, o)| **o == owner);
+        found.map(|(pid, _)| *pid)
+    }
+
+    /// The process was not made, and has no use for it.
+    pub fn kill_logger(&mut self, owner: u64) {
+        if let Some(pid) = self.logger_of(owner) {
+            let _ = process::kill(pid, SIGKILL);
+        }
     }
 
     /// Its input has come to an end, and so should it.
     pub fn end_logger(&mut self, owner: u64) {
-        let Some((&pid, _)) = self.loggers.iter().find(|(_, o)| **o == owner) else {
+        if self.logger_of(owner).is_none() {
             return;
-        };
+        }
         let then: Later = Box::new(move |shim| {
-            if shim.loggers.contains_key(&pid) {
+            if let Some(pid) = shim.logger_of(owner) {
                 log::warn(format_args!("logger {pid} does not end with its input"));
                 let _ = process::kill(pid, SIGTERM);
             }

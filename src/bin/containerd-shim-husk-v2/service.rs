@@ -233,7 +233,7 @@ impl Shim {
         container.init.state = State::Created;
         container.init.held = stray;
         self.check_memory(&r.id); // what is polled has to be read once
-        self.keep(io);
+        self.add_copies(std::mem::take(&mut io.copies));
 
         let mut event = event::TaskCreate::new();
         event.container_id = r.id.clone();
@@ -254,20 +254,16 @@ impl Shim {
     fn give_up(&mut self, id: &str) {
         if let Some(container) = self.containers.remove(id) {
             rootfs::unmount(&container.rootfs());
+            self.kill_logger(container.init.serial);
         }
     }
 
     /// Goes on once the logger, if there is one, is ready.
     fn when_logged(&mut self, mut io: Io, then: Logged) {
-        let Some(logger) = &mut io.logger else {
+        let Some(logger) = io.logger.take() else {
             return then(self, Ok(io));
         };
-        let strict = logger.strict;
-        let ready = logger.ready.try_clone();
-        let fd = match ready {
-            Ok(fd) => fd,
-            Err(e) => return then(self, Err(anyhow::Error::from(e).into())),
-        };
+        let (strict, fd) = self.add_logger(logger, io.owner);
         let key = self.next_serial();
         let then = Box::new(move |shim: &mut Shim, fd: OwnedFd| {
             let n = fs::read(fd.as_fd(), &mut [0]).unwrap_or(0);
@@ -279,14 +275,6 @@ impl Shim {
             }
         });
         self.parked.insert(key, Parked { fd, then });
-    }
-
-    /// The streams of a process that has been made.
-    fn keep(&mut self, mut io: Io) {
-        self.add_copies(std::mem::take(&mut io.copies));
-        if let Some(logger) = io.logger.take() {
-            self.add_logger(logger.pid, io.owner);
-        }
     }
 
     // start, exec
@@ -458,7 +446,7 @@ impl Shim {
         process.spec = Vec::new();
         process.state = State::Running;
         process.held = stray;
-        self.keep(io);
+        self.add_copies(std::mem::take(&mut io.copies));
         let mut event = event::TaskExecStarted::new();
         event.container_id = r.id.clone();
         event.exec_id = r.exec_id.clone();
@@ -476,7 +464,9 @@ impl Shim {
             process.starting = false;
             process.state = State::Stopped;
             process.exit = Some(Exit::now(husk::error::EXEC_FAILURE as u32));
-            for waiter in std::mem::take(&mut process.waiters) {
+            let (serial, waiters) = (process.serial, std::mem::take(&mut process.waiters));
+            self.kill_logger(serial);
+            for waiter in waiters {
                 self.respond(
                     waiter,
                     Err(Failure::precondition("the process did not start")),
@@ -661,6 +651,7 @@ impl Shim {
         self.end_logger(container.init.serial);
         for process in container.execs.values() {
             self.drop_copies(process.serial, |_| true);
+            self.end_logger(process.serial);
         }
         // one that was never started ends by the deletion itself
         if container.init.exit.is_none() {

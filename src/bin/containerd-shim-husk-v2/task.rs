@@ -139,7 +139,7 @@ impl Container {
 
     /// The exec id of a process that has not ended, "" for the first one.
     pub fn exec_of(&self, pid: i32) -> Option<&str> {
-        let is = |p: &Process| p.pid == pid && p.exit.is_none();
+        let is = |p: &Process| p.pid == pid && p.exit.is_none() && p.held.is_none();
         if is(&self.init) {
             return Some("");
         }
