@@ -438,10 +438,13 @@ impl Shim {
     ) -> Answer<i32> {
         let pid = read_pid(pid_file)?;
         let stray = self.take_stray(pid);
+        let terminal = self.terminal_of(r, console, &mut io).inspect_err(|_| {
+            if stray.is_none() {
+                let _ = process::kill(pid, process::SIGKILL); // nobody would know of it
+            }
+        })?;
         let process = self.process(&r.id, &r.exec_id)?;
-        if let Some(console) = console {
-            process.terminal = Some(console.receive(&mut io)?);
-        }
+        process.terminal = terminal;
         process.pid = pid;
         process.spec = Vec::new();
         process.state = State::Running;
@@ -455,6 +458,16 @@ impl Shim {
         Ok(pid)
     }
 
+    fn terminal_of(
+        &mut self,
+        r: &StartRequest,
+        console: Option<Console>,
+        io: &mut Io,
+    ) -> Answer<Option<Terminal>> {
+        self.process(&r.id, &r.exec_id)?;
+        console.map(|c| c.receive(io)).transpose()
+    }
+
     /// It never ran, and its end is not an event.
     fn exec_failed(&mut self, id: &str, exec: &str) {
         let Some(container) = self.containers.get_mut(id) else {
@@ -465,7 +478,11 @@ impl Shim {
             process.state = State::Stopped;
             process.exit = Some(Exit::now(husk::error::EXEC_FAILURE as u32));
             let (serial, waiters) = (process.serial, std::mem::take(&mut process.waiters));
+            let kills = std::mem::take(&mut process.kills);
             self.kill_logger(serial);
+            for (_, reply) in kills {
+                self.respond(reply, Err(finished()));
+            }
             for waiter in waiters {
                 self.respond(
                     waiter,
@@ -501,7 +518,16 @@ impl Shim {
         let process = self.containers.get_mut(id).and_then(|c| c.process(exec));
         let Some(process) = process else { return };
         process.starting = false;
-        if process.held.is_some() {
+        let (pid, over) = (process.pid, process.held.is_some());
+        for (signal, reply) in std::mem::take(&mut process.kills) {
+            let sent = if over {
+                Err(finished())
+            } else {
+                process::kill(pid, signal).map_err(Failure::from)
+            };
+            self.answer(reply, sent.map(|()| Empty::new()));
+        }
+        if over {
             self.ended(id, exec);
         }
     }
@@ -601,20 +627,21 @@ impl Shim {
 
     fn delete(&mut self, r: DeleteRequest, reply: Reply) -> Answer<()> {
         let process = self.process(&r.id, &r.exec_id)?;
-        if process.is_alive() && process.state != State::Created {
-            return Err(Failure::precondition("cannot delete a running process"));
-        }
+        process.may_be_deleted()?;
         let serial = process.serial;
         let (id, exec) = (r.id, r.exec_id);
         self.drain(
             serial,
             DRAIN,
             Box::new(move |shim| {
-                let result = if exec.is_empty() {
-                    shim.delete_container(&id, reply)
-                } else {
-                    shim.delete_exec(&id, &exec, reply)
-                };
+                let process = shim.process(&id, &exec);
+                let result = process.and_then(|p| p.may_be_deleted()).and_then(|()| {
+                    if exec.is_empty() {
+                        shim.delete_container(&id, reply)
+                    } else {
+                        shim.delete_exec(&id, &exec, reply)
+                    }
+                });
                 if let Err(e) = result {
                     shim.respond(reply, Err(e));
                 }
@@ -719,6 +746,10 @@ impl Shim {
             return Err(finished());
         }
         if !r.exec_id.is_empty() {
+            if process.starting {
+                process.kills.push((r.signal as i32, reply));
+                return Ok(());
+            }
             if process.pid == 0 {
                 return Err(Failure::precondition("process not created"));
             }

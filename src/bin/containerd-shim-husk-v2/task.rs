@@ -1,7 +1,7 @@
 //! Containers and their processes, as data.
 
 use crate::runtime::{Options, Runtime};
-use crate::ttrpc::Reply;
+use crate::ttrpc::{Answer, Failure, Reply};
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use husk::cgroup::CgroupDir;
 use std::collections::BTreeMap;
@@ -64,6 +64,8 @@ pub struct Process {
     pub held: Option<Exit>,
     pub exit: Option<Exit>,
     pub waiters: Vec<Reply>,
+    /// Signals that came while the runtime started it, for which there was no pid yet.
+    pub kills: Vec<(i32, Reply)>,
     pub terminal: Option<Terminal>,
     /// Keeps the fifo of stdin from ending until CloseIO.
     pub stdin: Option<OwnedFd>,
@@ -90,6 +92,7 @@ impl Process {
             held: None,
             exit: None,
             waiters: Vec::new(),
+            kills: Vec::new(),
             terminal: None,
             stdin: None,
             stdin_closed: false,
@@ -100,6 +103,19 @@ impl Process {
     /// Keeps the fifo of stdin open from now on.
     pub fn hold_stdin(&mut self, keeper: Option<OwnedFd>) {
         self.stdin = keeper.filter(|_| !self.stdin_closed);
+    }
+
+    /// One that was never started may be; while it is started nobody knows what there is to delete.
+    pub fn may_be_deleted(&self) -> Answer<()> {
+        if self.starting {
+            return Err(Failure::precondition(
+                "cannot delete a process that is being started; kill it, or wait for its start",
+            ));
+        }
+        if self.is_alive() && self.state != State::Created {
+            return Err(Failure::precondition("cannot delete a running process"));
+        }
+        Ok(())
     }
 
     /// It has a pid, or is about to get one, and its end has not been told.
