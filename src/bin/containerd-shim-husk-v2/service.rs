@@ -333,10 +333,7 @@ impl Shim {
         if container.ending || container.init.state != State::Running {
             return Err(not_running(&r.id));
         }
-        let mut spec: serde_json::Value = serde_json::from_slice(&r.spec.value)
-            .context("parse the process")
-            .map_err(Failure::from)?;
-        spec["terminal"] = r.terminal.into();
+        let spec = process_spec(&r.spec.value, r.terminal)?;
         let stdio = Stdio {
             stdin: r.stdin,
             stdout: r.stdout,
@@ -344,7 +341,7 @@ impl Shim {
             terminal: r.terminal,
         };
         let mut process = Process::new(serial, State::Created, stdio);
-        process.spec = spec.to_string().into_bytes();
+        process.spec = spec;
         container.execs.insert(r.exec_id.clone(), process);
         let mut event = event::TaskExecAdded::new();
         event.container_id = r.id;
@@ -913,6 +910,17 @@ fn checkpoint(_: CheckpointTaskRequest) -> Answer<()> {
     Err(Failure::new(Code::UNIMPLEMENTED, text))
 }
 
+/// process.json, with the terminal that the request asks for apart from it.
+fn process_spec(json: &[u8], terminal: bool) -> Answer<Vec<u8>> {
+    let spec: serde_json::Result<serde_json::Map<_, _>> = serde_json::from_slice(json);
+    let mut spec = spec.map_err(|e| {
+        let text = format!("parse the process: {e}; it has to be an object as in process.json");
+        Failure::new(Code::INVALID_ARGUMENT, text)
+    })?;
+    spec.insert("terminal".into(), terminal.into());
+    Ok(serde_json::Value::from(spec).to_string().into_bytes())
+}
+
 fn gone() -> Failure {
     Failure::not_found("the container has been deleted meanwhile")
 }
@@ -1060,5 +1068,24 @@ impl Console {
 impl Drop for Console {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_an_object() {
+        let spec = process_spec(br#"{"terminal": 7, "args": ["x"]}"#, true).unwrap();
+        assert_eq!(spec, br#"{"args":["x"],"terminal":true}"#);
+        for odd in [
+            "", "null", "true", "1e400", "\"x\"", "[]", "[{}]", "{\"a\"", "\0",
+        ] {
+            let e = process_spec(odd.as_bytes(), false).unwrap_err();
+            assert_eq!(e.code, Code::INVALID_ARGUMENT, "{odd}: {}", e.message);
+        }
+        let deep = "[".repeat(1 << 20);
+        assert!(process_spec(deep.as_bytes(), false).is_err());
     }
 }
