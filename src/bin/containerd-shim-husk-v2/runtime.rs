@@ -167,13 +167,25 @@ impl Runtime {
     /// A command line up to the verb.
     pub fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--root").arg(&self.root);
         command.arg("--log").arg(self.log());
         command.arg("--log-format").arg("json");
+        command.current_dir(&self.bundle);
+        self.complete(command, verb)
+    }
+
+    /// The same when the bundle may be gone: what it says is not logged, but printed.
+    pub fn command_without_bundle(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.current_dir("/");
+        self.complete(command, verb)
+    }
+
+    fn complete(&self, mut command: Command, verb: &str) -> Command {
+        command.arg("--root").arg(&self.root);
         if self.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
-        command.arg(verb).current_dir(&self.bundle);
+        command.arg(verb);
         // containerd's own, which systemd gave to it and the shim inherits: `start` would wait for the container to be ready
         command.env_remove("NOTIFY_SOCKET");
         process::unblock_signals(&mut command);

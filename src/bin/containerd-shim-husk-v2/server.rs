@@ -81,6 +81,8 @@ pub struct Shim {
     /// Ends of processes that nobody knows yet: a runtime's command under way may tell whose they are.
     strays: BTreeMap<i32, Exit>,
     serial: u64,
+    /// As soon as what is being made has been given up.
+    pub leaving: bool,
     stop: Option<Instant>,
 }
 
@@ -127,6 +129,7 @@ pub fn serve(flags: &Flags) -> Result<()> {
         loggers: BTreeMap::new(),
         strays: BTreeMap::new(),
         serial: 0,
+        leaving: false,
         stop: None,
     };
     let result = shim.run();
@@ -308,10 +311,21 @@ impl Shim {
     pub fn spawn(
         &mut self,
         runtime: &Runtime,
-        mut command: Command,
+        command: Command,
         streams: bool,
         then: Then,
     ) -> Answer<()> {
+        self.execute(runtime, command, streams, then).map(drop)
+    }
+
+    /// The same, and gives the pid, which is the command's own until `then`.
+    pub fn execute(
+        &mut self,
+        runtime: &Runtime,
+        mut command: Command,
+        streams: bool,
+        then: Then,
+    ) -> Answer<i32> {
         let output = if streams {
             None
         } else {
@@ -339,8 +353,9 @@ impl Shim {
             output,
             then,
         };
-        self.jobs.insert(child.id() as i32, job);
-        Ok(())
+        let pid = child.id() as i32;
+        self.jobs.insert(pid, job);
+        Ok(pid)
     }
 
     fn accept(&mut self) {
@@ -354,8 +369,7 @@ impl Shim {
                 Err(e) => {
                     log::warn(format_args!("accept a connection: {e}"));
                     self.accepting = false;
-                    let then: Later = Box::new(|shim| shim.accepting = true);
-                    return self.timers.push((Instant::now() + BREATH, then));
+                    return self.later(BREATH, |shim| shim.accepting = true);
                 }
             };
             if let Ok(connection) = connection {
@@ -480,13 +494,16 @@ impl Shim {
         if self.logger_of(owner).is_none() {
             return;
         }
-        let then: Later = Box::new(move |shim| {
+        self.later(LOGGER_END, move |shim| {
             if let Some(pid) = shim.logger_of(owner) {
                 log::warn(format_args!("logger {pid} does not end with its input"));
                 let _ = process::kill(pid, SIGTERM);
             }
         });
-        self.timers.push((Instant::now() + LOGGER_END, then));
+    }
+
+    pub fn later(&mut self, delay: Duration, then: impl FnOnce(&mut Shim) + 'static) {
+        self.timers.push((Instant::now() + delay, Box::new(then)));
     }
 
     fn tick(&mut self) {

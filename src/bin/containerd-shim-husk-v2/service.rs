@@ -46,7 +46,9 @@ impl Shim {
         log::debug(format_args!("{}/{}", request.service, request.method));
         let known = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
         let result = if known.contains(&&*request.service) {
-            self.call(&request.method, &request.payload, reply)
+            let limit = u64::try_from(request.timeout_nano).ok().filter(|n| *n > 0);
+            let limit = limit.map(Duration::from_nanos);
+            self.call(&request.method, &request.payload, limit, reply)
         } else {
             let text = format!("service '{}' is not offered", request.service);
             Err(Failure::new(Code::UNIMPLEMENTED, text))
@@ -57,9 +59,15 @@ impl Shim {
     }
 
     /// A method answers itself, now or later, unless it fails here.
-    fn call(&mut self, method: &str, payload: &[u8], reply: Reply) -> Answer<()> {
+    fn call(
+        &mut self,
+        method: &str,
+        payload: &[u8],
+        limit: Option<Duration>,
+        reply: Reply,
+    ) -> Answer<()> {
         match method {
-            "Create" => self.create(parse(payload)?, reply),
+            "Create" => self.create(parse(payload)?, limit, reply),
             "Start" => self.start(parse(payload)?, reply),
             "Exec" => self.exec(parse(payload)?, reply),
             "Delete" => self.delete(parse(payload)?, reply),
@@ -103,7 +111,13 @@ impl Shim {
 
     // create
 
-    fn create(&mut self, r: CreateTaskRequest, reply: Reply) -> Answer<()> {
+    /// `limit`: how long the caller waits.
+    fn create(
+        &mut self,
+        r: CreateTaskRequest,
+        limit: Option<Duration>,
+        reply: Reply,
+    ) -> Answer<()> {
         if self.containers.contains_key(&r.id) {
             let text = format!("container '{}' already exists", r.id);
             return Err(Failure::new(Code::ALREADY_EXISTS, text));
@@ -140,6 +154,8 @@ impl Shim {
             options,
             init: Process::new(serial, State::Making, stdio),
             execs: BTreeMap::new(),
+            making: None,
+            abandoned: false,
             paused: false,
             ending: false,
             cgroup: None,
@@ -148,10 +164,25 @@ impl Shim {
         };
         container.init.hold_stdin(io.keeper.take());
         self.containers.insert(r.id.clone(), container);
+        self.leaving = false;
+        if let Some(limit) = limit {
+            let id = r.id.clone();
+            self.later(limit, move |shim| {
+                if shim
+                    .containers
+                    .get(&id)
+                    .is_some_and(|c| c.init.serial == serial)
+                {
+                    shim.abandon(&id);
+                }
+            });
+        }
         self.when_logged(
             io,
             Box::new(move |shim, io| {
                 let id = r.id.clone();
+                let abandoned = shim.containers.get(&id).is_none_or(|c| c.abandoned);
+                let io = if abandoned { Err(too_late()) } else { io };
                 let result = io.and_then(|io| shim.execute_create(r, io, reply));
                 if let Err(e) = result {
                     shim.give_up(&id);
@@ -182,13 +213,24 @@ impl Shim {
         }
         command.arg(&r.id);
         io.give(&mut command);
+        let id = r.id.clone();
         let then: Then = Box::new(move |shim, result| {
             let id = r.id.clone();
-            let made = result
-                .map_err(|e| {
-                    Failure::new(e.code, format!("OCI runtime create failed: {}", e.message))
-                })
-                .and_then(|_| shim.created(&r, io, console, &pid_file));
+            let container = shim.containers.get_mut(&id);
+            let abandoned = container.is_none_or(|c| {
+                c.making = None;
+                c.abandoned
+            });
+            // that of a command that was killed is as good as any
+            let there = abandoned || result.is_ok();
+            let made = match result {
+                _ if abandoned => Err(too_late()),
+                Ok(_) => shim.created(&r, io, console, &pid_file),
+                Err(e) => {
+                    let text = format!("OCI runtime create failed: {}", e.message);
+                    Err(Failure::new(e.code, text))
+                }
+            };
             match made {
                 Ok(pid) => {
                     let mut response = CreateTaskResponse::new();
@@ -196,13 +238,18 @@ impl Shim {
                     shim.answer(reply, Ok(response));
                     shim.release(&id, "");
                 }
+                Err(e) if there => shim.unmake(&id, e, reply),
                 Err(e) => {
                     shim.give_up(&id);
                     shim.respond(reply, Err(e));
                 }
             }
         });
-        self.spawn(&runtime, command, true, then)
+        let pid = self.execute(&runtime, command, true, then)?;
+        if let Some(container) = self.containers.get_mut(&id) {
+            container.making = Some(pid);
+        }
+        Ok(())
     }
 
     fn created(
@@ -250,11 +297,50 @@ impl Shim {
         Ok(pid)
     }
 
+    /// Nobody waits any more for a container that is being made: whatever makes it ends.
+    fn abandon(&mut self, id: &str) {
+        let container = self.containers.get_mut(id);
+        let Some(container) = container.filter(|c| c.init.state == State::Making) else {
+            return;
+        };
+        container.abandoned = true;
+        let serial = container.init.serial;
+        match container.making {
+            Some(pid) => _ = process::kill(pid, process::SIGKILL),
+            None => self.kill_logger(serial),
+        }
+    }
+
+    /// Deletes what the runtime has made, and tells why.
+    fn unmake(&mut self, id: &str, why: Failure, reply: Reply) {
+        let Some(container) = self.containers.get(id) else {
+            return self.respond(reply, Err(why));
+        };
+        let runtime = container.runtime.clone();
+        let mut command = runtime.command_without_bundle("delete");
+        command.arg("--force").arg(id);
+        let name = id.to_string();
+        let then: Then = Box::new(move |shim, result| {
+            if let Err(e) = result {
+                log::warn(format_args!("delete '{name}': {}", e.message));
+            }
+            shim.give_up(&name);
+            shim.respond(reply, Err(why));
+        });
+        if let Err(e) = self.spawn(&runtime, command, false, then) {
+            self.give_up(id);
+            self.respond(reply, Err(e));
+        }
+    }
+
     /// A container that could not be made leaves nothing.
     fn give_up(&mut self, id: &str) {
         if let Some(container) = self.containers.remove(id) {
             rootfs::unmount(&container.rootfs());
             self.kill_logger(container.init.serial);
+        }
+        if self.leaving && self.containers.is_empty() {
+            self.stop();
         }
     }
 
@@ -623,6 +709,9 @@ impl Shim {
     // delete
 
     fn delete(&mut self, r: DeleteRequest, reply: Reply) -> Answer<()> {
+        if r.exec_id.is_empty() {
+            self.abandon(&r.id);
+        }
         let process = self.process(&r.id, &r.exec_id)?;
         process.may_be_deleted()?;
         let serial = process.serial;
@@ -898,6 +987,9 @@ impl Shim {
 
     /// The pod's shim leaves with its last container.
     fn shutdown(&mut self, r: ShutdownRequest, reply: Reply) -> Answer<()> {
+        self.abandon(&r.id);
+        // nobody asks again when the last one that is being made has been given up
+        self.leaving = self.containers.values().all(|c| c.abandoned);
         if self.containers.is_empty() || r.now {
             self.stop();
         }
@@ -919,6 +1011,11 @@ fn process_spec(json: &[u8], terminal: bool) -> Answer<Vec<u8>> {
     })?;
     spec.insert("terminal".into(), terminal.into());
     Ok(serde_json::Value::from(spec).to_string().into_bytes())
+}
+
+fn too_late() -> Failure {
+    let text = "the container was not made in time; see what its hooks or its logger wait for";
+    Failure::new(Code::DEADLINE_EXCEEDED, text)
 }
 
 fn gone() -> Failure {

@@ -130,6 +130,10 @@ pub struct Container {
     pub options: Options,
     pub init: Process,
     pub execs: BTreeMap<String, Process>,
+    /// The runtime's command that makes it, while it does.
+    pub making: Option<i32>,
+    /// Whoever wanted it made does not wait any more.
+    pub abandoned: bool,
     pub paused: bool,
     /// The first process has ended: nothing may be started in it any more.
     pub ending: bool,
