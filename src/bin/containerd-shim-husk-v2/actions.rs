@@ -51,7 +51,7 @@ pub fn info() -> Result<()> {
 pub fn delete(flags: &Flags) -> Result<()> {
     let cwd = std::env::current_dir()?;
     let bundle = cwd.parent().context("the bundle is /")?.join(&flags.id);
-    let options = Options::load(&bundle)?;
+    let options = Options::load(&bundle);
     let runtime = Runtime::new(&options, &flags.namespace, &bundle);
     let size = runtime.log_size();
     let mut command = runtime.command("delete");

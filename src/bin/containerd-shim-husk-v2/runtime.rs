@@ -126,19 +126,32 @@ impl Options {
         Ok(options)
     }
 
+    /// By rename: whoever cleans up after a shim that was killed meanwhile finds all or nothing.
     pub fn save(&self, bundle: &Path) -> Result<()> {
         let path = bundle.join(OPTIONS_FILE);
-        std::fs::write(&path, serde_json::to_vec(self)?)
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(self)?)
+            .and_then(|()| std::fs::rename(&new, &path))
             .with_context(|| format!("write '{}'", path.display()))
     }
 
-    /// A bundle that no container was made from has none.
-    pub fn load(bundle: &Path) -> Result<Options> {
-        match std::fs::read(bundle.join(OPTIONS_FILE)) {
-            Ok(text) => Ok(serde_json::from_slice(&text)?),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Options::default()),
-            Err(e) => Err(e).with_context(|| format!("read '{OPTIONS_FILE}'")),
-        }
+    /// A bundle that no container was made from has none. Those that cannot be read are warned about: a cleanup by the defaults is mostly
+    /// right, and better than none.
+    pub fn load(bundle: &Path) -> Options {
+        let path = bundle.join(OPTIONS_FILE);
+        let read = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Options::default(),
+            other => other.map_err(anyhow::Error::from),
+        };
+        let options = read.and_then(|text| Ok(serde_json::from_slice(&text)?));
+        options.unwrap_or_else(|e| {
+            husk::log::warn(format_args!(
+                "read '{}': {}; going on with the default options",
+                path.display(),
+                husk::error::text(&e)
+            ));
+            Options::default()
+        })
     }
 }
 
@@ -290,6 +303,24 @@ mod tests {
         );
         assert_eq!(text("IoUid = -1"), "option 'IoUid': '-1' is not an id");
         assert_eq!(text("[x]"), "option '[x]': is not 'Name = value'");
+    }
+
+    #[test]
+    fn options_are_kept_in_the_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = || Options::load(dir.path());
+        assert_eq!(load(), Options::default());
+        let options = Options {
+            root: "/r".into(),
+            ..Options::default()
+        };
+        options.save(dir.path()).unwrap();
+        assert_eq!(load(), options);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        for damaged in ["", "{\"root\":\"/r", "[]"] {
+            std::fs::write(dir.path().join(OPTIONS_FILE), damaged).unwrap();
+            assert_eq!(load(), Options::default());
+        }
     }
 
     #[test]
