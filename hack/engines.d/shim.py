@@ -2,11 +2,12 @@
 
   methods      calls each method of the task service and prints what is answered, and last the events; RUNTIME: the runtime's binary
   leaks N      makes, starts, executes in, ends and deletes N containers of a pod, and prints what the shim holds before and after
+  edges        what goes wrong: calls that cross each other, hooks and loggers that hang, a shim that is short of descriptors or killed
   memory PODS  prints KiB of RAM for 1, 10 … pods of one container each, and for each further container of a pod
 
 Environment: SHIM_OLD=1 speaks as containerd before 2.3.
 """
-import atexit, json, os, shutil, socket, struct, subprocess, sys, tempfile, threading, time
+import atexit, json, os, resource, shutil, socket, struct, subprocess, sys, tempfile, threading, time
 
 
 def varint(n):
@@ -117,9 +118,16 @@ class Client:
         self.socket.connect(path)
         self.stream = -1
 
-    def call(self, method, fields, service=None):
+    def call(self, method, fields, service=None, timeout=0):
+        self.begin(method, fields, service, timeout)
+        return self.end()
+
+    def begin(self, method, fields, service=None, timeout=0):
         self.stream += 2
-        send(self.socket, self.stream, 1, message({1: service or self.service, 2: method, 3: message(fields)}))
+        request = {1: service or self.service, 2: method, 3: message(fields), 4: int(timeout * 1e9)}
+        send(self.socket, self.stream, 1, message(request))
+
+    def end(self):
         _, answer = receive(self.socket)
         answer = parse(answer)
         status = parse(answer.get(1, b""))
@@ -338,9 +346,238 @@ def memory(make, counts):
     world.leave()
 
 
+def until(seconds, condition, what):
+    end = time.time() + seconds
+    while not condition():
+        if time.time() > end:
+            sys.exit(f"not so after {seconds} s: {what}")
+        time.sleep(0.05)
+
+
+def text(path):
+    try:
+        with open(path) as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+def is_there(pid):
+    return text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
+
+
+class Edges(World):
+    """With a runtime that can be slow, hooks and loggers."""
+
+    def __init__(self, box, shim, runtime):
+        super().__init__(box, shim, runtime)
+        # where there is a file `slow` it takes a second more to make a process
+        slow = f'[ ! -e {self.dir}/slow ] || case " $* " in *" create "* | *" exec "*) sleep 1 ;; esac'
+        wrapper = self.script("runtime", f'readlink /proc/$$/fd/0 >>{self.dir}/stdin\n{slow}\nexec {runtime} "$@"')
+        self.options[2] = message({6: wrapper})
+
+    def script(self, name, commands):
+        path = f"{self.dir}/{name}"
+        with open(path, "w") as f:
+            f.write(f"#!/bin/bash\n{commands}\n")
+        os.chmod(path, 0o755)
+        return path
+
+    def write(self, name, text=""):
+        with open(f"{self.dir}/{name}", "w") as f:
+            f.write(text)
+
+    def read(self, name):
+        return text(f"{self.dir}/{name}")
+
+    def hooked(self, id, pod, code):
+        """A bundle with Python as its hook."""
+        bundle = self.bundle(id, pod, {})
+        with open(f"{bundle}/config.json") as f:
+            config = json.load(f)
+        config["hooks"] = {"createRuntime": [{"path": sys.executable, "args": ["python3", "-c", code]}]}
+        with open(f"{bundle}/config.json", "w") as f:
+            json.dump(config, f)
+        return bundle
+
+    def client(self, id, bundle):
+        address, version = self.start(id, bundle)
+        path = address.removeprefix("unix://")
+        client = Client(path, version)
+        self.clients.setdefault(path, client)
+        return client
+
+    def hang(self, id, pod, timeout=0):
+        """Two connections, by the first of which a container is being made whose hook does not come to an end."""
+        code = f"import os, time; open('{self.dir}/hook', 'w').write(str(os.getpid())); time.sleep(60)"
+        bundle = self.hooked(id, pod, code)
+        maker, other = self.client(id, bundle), self.client(id, bundle)
+        maker.begin("Create", {1: id, 2: bundle, 10: self.options}, timeout=timeout)
+        until(10, lambda: self.read("hook"), "the hook runs")
+        return maker, other
+
+    def unhang(self, id):
+        os.kill(int(self.read("hook")), 9)
+        os.remove(f"{self.dir}/hook")
+        os.close(self.logs.pop(id))
+        shutil.rmtree(f"{self.dir}/{id}")
+
+    def is_gone(self, id):
+        state = f"/run/containerd/husk/{self.name}/{id}"
+        return not os.path.exists(state) and not os.path.exists(f"/sys/fs/cgroup/{self.name}/{id}")
+
+
+def children(pid):
+    return set(text(f"/proc/{pid}/task/{pid}/children").split())
+
+
+def refused(code, call, *arguments):
+    try:
+        call(*arguments)
+    except Failure as e:
+        if str(e).startswith(f"{code} "):
+            return
+        sys.exit(f"{arguments}: {e}, not {code}")
+    sys.exit(f"{arguments}: done, not {code}")
+
+
+def pod(world):
+    """A container and two connections to its shim."""
+    client = world.begin("p", "p")
+    return client, world.client("p", f"{world.dir}/p"), pid_of(client, "p")
+
+
+def what_is_inherited(world):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    few = hard // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    files = lambda pid: int(text(f"/proc/{pid}/limits").partition("open files")[2].split()[0])
+    code = f"import resource; open('{world.dir}/seen', 'w').write(open('/proc/self/status').read() + str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))"
+    bundle = world.hooked("p", "p", code)
+    client = world.client("p", bundle)
+    client.call("Create", {1: "p", 2: bundle, 10: world.options})
+    client.call("Start", {1: "p"})
+    seen = world.read("seen")
+    assert "SigBlk:\t0000000000000000" in seen and seen.endswith(f"\n{few}"), seen
+    answer = client.call("Connect", {1: "p"})
+    assert files(answer[1]) == hard and files(answer[2]) == few
+    assert set(world.read("stdin").split()) == {"/dev/null"}, world.read("stdin")
+    world.end(client, "p")
+
+
+def loggers(world):
+    """One that does not end by itself, and one that does at once."""
+    client, _, _ = pod(world)
+    stays = world.script("stays", f"echo $$ >{world.dir}/logger\nexec 5>&-\nexec sleep 100")
+    world.write("slow")
+    for id, program in ("l", stays), ("m", "/bin/true"):
+        bundle = world.bundle(id, "p", {})
+        world.start(id, bundle)
+        client.call("Create", {1: id, 2: bundle, 6: f"binary://{program}", 10: world.options})
+        client.call("Start", {1: id})
+        world.end(client, id)
+    logger = world.read("logger").strip()
+    assert is_there(logger)
+    until(15, lambda: not is_there(logger), "the logger is gone")
+    time.sleep(3)
+    said = os.read(world.logs["p"], 1 << 16).decode()
+    assert said.count("does not end with its input") == 1, said
+    world.end(client, "p")
+
+
+def calls_that_cross(world):
+    client, other, _ = pod(world)
+    process = json.dumps({"args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+    client.call("Exec", {1: "p", 2: "e", 7: {1: "Process", 2: process}})
+    refused(3, client.call, "Exec", {1: "p", 2: "odd", 7: {1: "Process", 2: "[]"}})
+    world.write("slow")
+    other.begin("Start", {1: "p", 2: "e"})
+    time.sleep(0.3)
+    refused(9, client.call, "Delete", {1: "p", 2: "e"})
+    client.call("Kill", {1: "p", 2: "e", 3: 9})
+    other.end()
+    assert client.call("Wait", {1: "p", 2: "e"})[1] == 137
+    client.call("Delete", {1: "p", 2: "e"})
+    world.end(client, "p")
+
+
+def nobody_waits_for_it(world):
+    client, _, _ = pod(world)
+    maker, _ = world.hang("a", "p")
+    refused(5, client.call, "Delete", {1: "a"})
+    refused(4, maker.end)
+    assert world.is_gone("a")
+    world.unhang("a")
+    maker, _ = world.hang("a", "p", timeout=1)
+    refused(4, maker.end)
+    assert world.is_gone("a")
+    world.unhang("a")
+    client.call("State", {1: "p"})
+    world.end(client, "p")
+
+
+def short_of_descriptors(world):
+    client, _, shim = pod(world)
+    ticks = lambda: sum(int(n) for n in text(f"/proc/{shim}/stat").rpartition(")")[2].split()[11:13])
+    limits = resource.prlimit(shim, resource.RLIMIT_NOFILE)
+    resource.prlimit(shim, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{shim}/fd")), limits[1]))
+    late = world.client("p", f"{world.dir}/p")
+    before = ticks()
+    time.sleep(1)
+    assert ticks() - before < 20, "it spins"
+    resource.prlimit(shim, resource.RLIMIT_NOFILE, limits)
+    late.call("State", {1: "p"})
+    world.end(client, "p")
+
+
+def it_is_to_leave(world):
+    """While it makes its only container."""
+    maker, other = world.hang("b", "b")
+    shim = pid_of(other, "b")
+    refused(5, other.call, "Delete", {1: "b"})
+    other.call("Shutdown", {1: "b"})
+    until(5, lambda: not is_there(shim), "the shim leaves")
+    assert world.is_gone("b")
+    world.unhang("b")
+    world.clients = {}
+
+
+def it_is_killed(world):
+    """While it makes a container, and has another."""
+    client, _, shim = pod(world)
+    world.execute(client, "p", "e", "sleep", "1000")
+    stay = children(shim)
+    world.hang("b", "p")
+    command = children(shim) - stay
+    os.kill(shim, 9)
+    until(5, lambda: not any(map(is_there, command)), "the runtime's command is gone")
+    assert len(stay) == 2 and all(map(is_there, stay))
+    world.write("b/options.json", "{")
+    for id in "b", "p":
+        command = [world.shim, "-namespace", world.name, "-address", f"{world.dir}/containerd", "-id", id, "delete"]
+        subprocess.run(command, cwd=f"{world.dir}/{id}", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20, check=True)
+        assert world.is_gone(id)
+    world.unhang("b")
+    os.close(world.logs.pop("p"))
+    world.clients = {}
+
+
+EDGES = [what_is_inherited, loggers, calls_that_cross, nobody_waits_for_it, short_of_descriptors, it_is_to_leave, it_is_killed]
+
+
+def edges(make):
+    for edge in EDGES:
+        world = make()
+        edge(world)
+        if not world.leave():
+            sys.exit(f"{edge.__name__}: its socket is left")
+
+
 verb, *rest = sys.argv[1:]
 if verb == "methods":
     methods(World(*rest))
+elif verb == "edges":
+    edges(lambda: Edges(*rest))
 elif verb == "leaks":
     leaks(World(*rest[1:]), int(rest[0]))
 elif verb == "memory":
