@@ -23,6 +23,8 @@
 //! - **One thread.** Whatever takes time is a child that executes husk, a descriptor or a moment that the loop waits for, and
 //!   what comes after it is a closure. So a pod costs a megabyte, a container in it some kilobytes, and no order needs a lock.
 //! - **ttrpc's own server is not used**: it has a thread for each call that waits, and `Wait` does for as long as a container runs.
+//! - **A command that makes a process is killed** when nobody waits for what it makes, and with the shim: in a hook that hangs it would keep
+//!   the container's lock for ever. `husk delete --force` takes away what it leaves.
 //! - **A reply that is due later is a [`ttrpc::Reply`]**, two numbers; to a connection that is gone it is dropped.
 
 #![cfg_attr(not(test), no_main)]
