@@ -501,6 +501,22 @@ def calls_that_cross(world):
     world.end(client, "p")
 
 
+def logger_never_ready(world):
+    """It is neither killed in vain nor waited for after the container's end."""
+    client, other, _ = pod(world)
+    stays = world.script("never", "exec sleep 100")
+    process = json.dumps({"args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+    for exec, end in ("e", lambda: client.call("Kill", {1: "p", 2: "e", 3: 9})), ("f", lambda: world.end(client, "p")):
+        client.call("Exec", {1: "p", 2: exec, 5: f"binary-v2://{stays}", 7: {1: "Process", 2: process}})
+        other.begin("Start", {1: "p", 2: exec})
+        time.sleep(0.3)
+        if exec == "e":
+            refused(5, end)
+        else:
+            end()
+        refused(2, other.end)
+
+
 def nobody_waits_for_it(world):
     client, _, _ = pod(world)
     maker, _ = world.hang("a", "p")
@@ -562,7 +578,7 @@ def it_is_killed(world):
     world.clients = {}
 
 
-EDGES = [what_is_inherited, loggers, calls_that_cross, nobody_waits_for_it, short_of_descriptors, it_is_to_leave, it_is_killed]
+EDGES = [what_is_inherited, loggers, logger_never_ready, calls_that_cross, nobody_waits_for_it, short_of_descriptors, it_is_to_leave, it_is_killed]
 
 
 def edges(make):

@@ -51,6 +51,8 @@ struct Job {
 
 /// Something that waits for a descriptor to become readable.
 pub struct Parked {
+    /// The process that is not made until then.
+    pub owner: u64,
     pub fd: OwnedFd,
     pub then: Ready,
 }

@@ -349,7 +349,8 @@ impl Shim {
         let Some(logger) = io.logger.take() else {
             return then(self, Ok(io));
         };
-        let (strict, fd) = self.add_logger(logger, io.owner);
+        let owner = io.owner;
+        let (strict, fd) = self.add_logger(logger, owner);
         let key = self.next_serial();
         let then = Box::new(move |shim: &mut Shim, fd: OwnedFd| {
             let n = fs::read(fd.as_fd(), &mut [0]).unwrap_or(0);
@@ -360,7 +361,14 @@ impl Shim {
                 then(shim, Ok(io));
             }
         });
-        self.parked.insert(key, Parked { fd, then });
+        self.parked.insert(key, Parked { owner, fd, then });
+    }
+
+    /// A process whose logger is still waited for need not be made any more.
+    fn give_up_logger(&mut self, owner: u64) {
+        if self.parked.values().any(|p| p.owner == owner) {
+            self.kill_logger(owner);
+        }
     }
 
     // start, exec
@@ -625,8 +633,10 @@ impl Shim {
             return;
         };
         container.ending = true;
-        if shares_pids(&container.bundle) {
-            let runtime = container.runtime.clone();
+        let runtime = shares_pids(&container.bundle).then(|| container.runtime.clone());
+        let execs: Vec<u64> = container.execs.values().map(|p| p.serial).collect();
+        execs.into_iter().for_each(|e| self.give_up_logger(e));
+        if let Some(runtime) = runtime {
             let mut command = runtime.command("kill");
             command.args(["--all", id, "KILL"]);
             let then: Then = Box::new(|_, result| {
@@ -833,7 +843,9 @@ impl Shim {
         }
         if !r.exec_id.is_empty() {
             if process.starting {
+                let owner = process.serial;
                 process.kills.push((r.signal as i32, reply));
+                self.give_up_logger(owner);
                 return Ok(());
             }
             if process.pid == 0 {
