@@ -293,8 +293,28 @@ fn delegated_cgroup() {
             "a cgroup beside the caller's: {}",
             o.out_now()
         );
+        let exec = |cmd: Cmd| {
+            let cmd = cmd.args(["exec", &id, "/bin/payload"]);
+            cmd.args(["cat", "/proc/self/cgroup"]).run()
+        };
+        let inside = exec(user.cmd_in(&leaf));
+        let outside = exec(user.cmd());
         user.cmd().args(["delete", "--force", &id]).run().ok();
         assert!(!made.exists());
+        let place = |o: &Output| {
+            o.out
+                .lines()
+                .find_map(|l| l.strip_prefix("0::").map(String::from))
+        };
+        assert_eq!(place(&inside.ok()).unwrap(), "/");
+        // from another session than the container's; runc lets it in too
+        let outside = outside.ok();
+        assert_ne!(place(&outside).unwrap(), "/");
+        if is_husk() {
+            let why =
+                "the process is outside of the container's cgroup, whose limits do not hold for it";
+            assert!(outside.err.contains(why), "{outside}");
+        }
     }
     crate::support::guard::remove_cgroup(&parent);
     o.ok();

@@ -253,13 +253,22 @@ type Born<'a> = (i32, OwnedFd, Option<&'a Scope>);
 
 /// Clones into the container's cgroup. Where processes of the container have made it an inner one (systemd, Docker in it), the kernel
 /// allows no process there: pid 1's own cgroup is taken then. A user may not go into what his systemd has from what his session has:
-/// systemd moves the process then.
+/// systemd moves the process then, if the container has a unit.
 fn clone_into<'a>(request: &Request<'a>) -> Result<(Side, Option<&'a Scope>)> {
     let at = |cgroup: Option<BorrowedFd>| clone::clone3(0, cgroup, false);
     let side = match at(request.cgroup.map(CgroupDir::fd)) {
         Err(e) if [EACCES, EPERM].contains(&e.errno()) && request.scope.is_some() => {
             let side = at(None).context("make a process")?;
             return Ok((side, request.scope));
+        }
+        // as runc: he may have logged in another way, and his processes there may not come over
+        Err(e)
+            if [EACCES, EPERM].contains(&e.errno()) && request.rootless && !request.sub_cgroup =>
+        {
+            log::warn(format_args!(
+                "the process is outside of the container's cgroup, whose limits do not hold for it ({e}); execute husk in the session or unit that the container was created in"
+            ));
+            at(None).context("make a process")
         }
         Err(e) if request.sub_cgroup => Err(anyhow!(
             "--cgroup: adding pid of the process to cgroups: {e}"
