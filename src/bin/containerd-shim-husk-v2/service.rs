@@ -724,11 +724,16 @@ impl Shim {
         }
         let process = self.process(&r.id, &r.exec_id)?;
         process.may_be_deleted()?;
+        // what was never started has nothing to say, and its streams open until it is deleted
+        let limit = match process.state {
+            State::Created => Duration::ZERO,
+            _ => DRAIN,
+        };
         let serial = process.serial;
         let (id, exec) = (r.id, r.exec_id);
         self.drain(
             serial,
-            DRAIN,
+            limit,
             Box::new(move |shim| {
                 let process = shim.process(&id, &exec);
                 let result = process.and_then(|p| p.may_be_deleted()).and_then(|()| {
