@@ -35,6 +35,7 @@ pub struct Host {
     pub egid: u32,
     /// husk itself runs in a user namespace other than the initial one.
     pub in_user_namespace: bool,
+    /// None where nobody looked, too.
     pub cgroup: Option<CgroupMount>,
     /// The kernel heeds AppArmor profiles; false where none is asked for.
     pub apparmor: bool,
@@ -59,12 +60,18 @@ impl Host {
             euid,
             egid: sys::process::egid(),
             in_user_namespace: euid == 0 && in_user_namespace()?,
-            cgroup: cgroup(spec)?,
+            cgroup: None,
             apparmor: given(profile) && has_apparmor(),
             selinux: (given(label) || given(mount_label)) && has_selinux(),
             resctrl: None,
             bare_namespaces: false,
         })
+    }
+
+    /// Looks for cgroup2, which only those who make a cgroup want to know; `by_path`: by a path that may be relative to husk's own.
+    pub fn find_cgroup(&mut self, spec: &Spec, by_path: bool) -> Result<()> {
+        self.cgroup = cgroup(spec, by_path)?;
+        Ok(())
     }
 
     /// Looks at resctrl, and what it has of a class of service.
@@ -111,7 +118,7 @@ fn has_selinux() -> bool {
     fs::fs_magic("/sys/fs/selinux").is_ok_and(|magic| magic == fs::SELINUX_MAGIC)
 }
 
-fn cgroup(spec: &Spec) -> Result<Option<CgroupMount>> {
+fn cgroup(spec: &Spec, by_path: bool) -> Result<Option<CgroupMount>> {
     let Some(mountpoint) = cgroup_mount()? else {
         return Ok(None);
     };
@@ -119,6 +126,7 @@ fn cgroup(spec: &Spec) -> Result<Option<CgroupMount>> {
     let path = linux.and_then(|l| l.cgroups_path().as_ref());
     let own = match path {
         Some(path) if path.is_absolute() => None,
+        _ if !by_path => None,
         _ => own_cgroup(&read("/proc/self/cgroup")?),
     };
     Ok(Some(CgroupMount { mountpoint, own }))

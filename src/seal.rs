@@ -21,20 +21,20 @@ pub fn ensure(args: start::Arguments) -> Result<()> {
     if let Some(mount) = start::executed_fd()
         && is_read_only(mount.as_fd())?
     {
-        keep(mount);
+        *MOUNT.lock().expect("no thread has panicked") = Some(mount);
         return Ok(());
     }
     // first by the path that husk was executed by: procfs has to make what it shows of a process that has just begun, which takes
     // as long as all of this
     if let Some(path) = start::executed_path(args)
-        && let Ok(tree) = mount::clone_tree(fs::CWD, path, false)
+        && let Ok(flags) = fs::mount_flags(path)
     {
-        if is_read_only(tree.as_fd())? {
-            keep(tree);
+        if flags & ST_RDONLY != 0 {
             return Ok(());
         }
-        if let Ok(sealed) = read_only(tree) {
-            return execute(sealed, args);
+        if let Ok(sealed) = mount::clone_tree(fs::CWD, path, false).and_then(read_only) {
+            // comes back where there is another file by now, half written perhaps
+            _ = start::again(sealed.as_fd(), args);
         }
     }
     let exe = fs::open(SELF, fs::O_PATH, 0)?;
@@ -45,15 +45,7 @@ pub fn ensure(args: start::Arguments) -> Result<()> {
         .and_then(read_only)
         .or_else(|_| sealed_copy())
         .context("seal husk's own binary against the container")?;
-    execute(sealed, args)
-}
-
-fn execute(sealed: OwnedFd, args: start::Arguments) -> Result<()> {
     Err(start::again(sealed.as_fd(), args)).context("execute husk from its sealed place")
-}
-
-fn keep(mount: OwnedFd) {
-    *MOUNT.lock().expect("no thread has panicked") = Some(mount);
 }
 
 /// Closes what holds the copied mount, at a moment when husk waits anyway: the last close of a mount that is nowhere
@@ -62,8 +54,10 @@ pub fn release() {
     MOUNT.lock().expect("no thread has panicked").take();
 }
 
+/// Of a mount's flags (statvfs(3)).
+const ST_RDONLY: u64 = 1;
+
 fn is_read_only(fd: BorrowedFd) -> Result<bool> {
-    const ST_RDONLY: u64 = 1;
     Ok(fs::fd_mount_flags(fd)? & ST_RDONLY != 0)
 }
 

@@ -540,7 +540,7 @@ impl StateDir {
 
     /// The same, and for a created container the way to its init.
     pub fn load_at_gate(&self) -> Result<(State, Status, Option<Channel>)> {
-        self.load_with(gate::connect)
+        self.load_with(|dir| gate::connect(dir, &self.path))
     }
 
     fn load_with<T>(

@@ -18,6 +18,7 @@ tests![
     path_empty_is_new,
     pid_one,
     pid_joined,
+    mounts_are_of_the_containers_network,
     lo_is_up,
     hostname,
     hostname_needs_uts,
@@ -214,6 +215,30 @@ fn pid_joined() {
     let third = Bundle::new().namespace("pid", Some(&path)).start();
     first.kill("KILL").ok();
     third.wait_status("stopped");
+}
+
+/// Also those before sysfs, which shows the network.
+fn mounts_are_of_the_containers_network() {
+    let verbs = [
+        "ns", ";", "stat", "/before", "/after", ";", "cat", "/devices",
+    ];
+    let b = Bundle::new().payload(&verbs);
+    let mut mounts = b.config["mounts"].as_array().unwrap().clone();
+    let bind = |source: &str, at: &str| json!({"destination": at, "type": "bind", "source": source, "options": ["bind"]});
+    mounts.insert(0, bind("/proc/self/ns/net", "/before"));
+    mounts.insert(0, bind("/proc/self/net/dev", "/devices"));
+    mounts.push(bind("/proc/self/ns/net", "/after"));
+    let o = b.set("/mounts", json!(mounts)).run().ok();
+    let line = |n: usize| serde_json::from_str::<Value>(o.lines()[n]).unwrap();
+    let own = format!("net:[{}]", line(1)["ino"]);
+    assert_eq!(line(0)["net"], json!(own), "{o}");
+    assert_eq!(line(1)["ino"], line(2)["ino"], "{o}");
+    let devices: Vec<_> = o.lines()[3..]
+        .iter()
+        .filter_map(|l| l.split_once(':'))
+        .collect();
+    assert_eq!(devices.len(), 1, "{o}");
+    assert_eq!(devices[0].0.trim(), "lo");
 }
 
 fn lo_is_up() {

@@ -187,8 +187,8 @@ pub struct Between<'a> {
     pub map: &'a dyn Fn(usize, OwnedFd) -> Result<()>,
     /// Goes over to another way of the root, where the present one turns out not to do.
     pub pivot: &'a dyn Fn() -> Result<()>,
-    /// Enters the container's network namespace, unless that has been.
-    pub network: &'a dyn Fn() -> Result<()>,
+    /// Enters the container's network namespace; false where that has been.
+    pub network: &'a dyn Fn() -> Result<bool>,
 }
 
 /// Makes all mounts, in order. `sources` are those of [`open_for_child`]; `cgroup` is the container's,
@@ -283,6 +283,10 @@ impl Room<'_> {
                 self.proc(m, at, source)
             }
             Source::Fs { fstype, source } => {
+                // nfsd, rpc_pipefs and those of a network are of the namespace that they are mounted in
+                if ![&b"devpts"[..], b"mqueue", b"overlay"].contains(&fstype.as_bytes()) {
+                    (self.between.network)()?;
+                }
                 let target = self.directory(at)?;
                 let fd = new_file_system(m, m.is_late(), fstype, source, None)?;
                 if let Some(label) = &self.plan.mount_label
@@ -307,7 +311,13 @@ impl Room<'_> {
         recursive: bool,
         sent: &mut Option<OwnedFd>,
     ) -> Result<()> {
-        let tree = self.source(m, path, recursive, sent)?;
+        let mut tree = self.source(m, path, recursive, sent)?;
+        let mut magic = fs::fd_magic(tree.as_fd())?;
+        // a namespace of this process, or what its procfs shows of one
+        if [fs::PROC_MAGIC, fs::NSFS_MAGIC].contains(&magic) && (self.between.network)()? {
+            tree = self.source(m, path, recursive, sent)?;
+            magic = fs::fd_magic(tree.as_fd())?;
+        }
         set_bind_attributes(
             tree.as_fd(),
             &m.attributes,
@@ -319,8 +329,7 @@ impl Room<'_> {
             None if fs::fstat(tree.as_fd())?.is_dir() => self.root.make_directory(at, 0o755)?,
             None => self.root.make_file(at)?,
         };
-        let is_proc = fs::fd_magic(tree.as_fd())? == fs::PROC_MAGIC;
-        refuse_on_proc(at, target.as_fd(), is_proc)?;
+        refuse_on_proc(at, target.as_fd(), magic == fs::PROC_MAGIC)?;
         self.attach(m, at, tree, target)
     }
 

@@ -174,14 +174,20 @@ pub fn own_stdio(uid: u32) -> Result<()> {
 
 /// Becomes the process's user, keeping the permitted capabilities until [`capabilities`] cuts them.
 pub fn user(process: &Process, setgroups_denied: bool) -> Result<()> {
-    process::set_keep_caps(true)?;
+    // only who stops being root loses them (capabilities(7))
+    let loses = process.uid != 0;
+    if loses {
+        process::set_keep_caps(true)?;
+    }
     let kept = process.keep_groups || setgroups_denied && process.groups.is_empty();
     if !kept {
         process::setgroups(&process.groups).context("process.user.additionalGids")?;
     }
     process::setresgid(process.gid).context("process.user.gid; it must be in linux.gidMappings")?;
     process::setresuid(process.uid).context("process.user.uid; it must be in linux.uidMappings")?;
-    process::set_keep_caps(false)?;
+    if loses {
+        process::set_keep_caps(false)?;
+    }
     process::umask(process.umask);
     Ok(())
 }
@@ -195,6 +201,10 @@ pub fn capabilities(granted: &Granted, kept: u64) -> Result<()> {
         inheritable: s.inheritable,
     })
     .context("process.capabilities")?;
+    // what is not inheritable is not ambient any more
+    if s.inheritable == 0 && s.ambient == 0 {
+        return Ok(());
+    }
     cap::set_ambient(s.ambient).context("process.capabilities.ambient")
 }
 

@@ -64,6 +64,8 @@ pub fn make(global: &cli::Global, creation: &Creation, id: &str, ending: Ending)
     let notify = notify_socket().is_some() && offer_notify_socket(&mut spec, &root, &id);
     let mut host = Host::probe(&spec, spec.process().as_ref())?;
     host.find_kernel();
+    let by_path = matches!(global.cgroup_manager, CgroupManager::Cgroupfs);
+    host.find_cgroup(&spec, by_path)?;
     if let Some(class) = intel_rdt::class(&spec, id.as_str()) {
         host.find_resctrl(&class)?;
     }

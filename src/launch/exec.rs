@@ -344,10 +344,10 @@ fn list(
     if request.new_keyring {
         init::join_keyring(request.id, Some(p), request.kinds.contains(&Kind::User))?;
     }
-    let root = Root {
-        fd: fs::open(c"/", fs::O_PATH | fs::O_DIRECTORY, 0)?,
-    };
     let terminal = if p.terminal {
+        let root = Root {
+            fd: fs::open(c"/", fs::O_PATH | fs::O_DIRECTORY, 0)?,
+        };
         let (master, slave) = console::open(&root, p.uid)?;
         if let Some((rows, columns)) = p.console_size {
             console::resize(master.as_fd(), rows, columns)?;
@@ -357,7 +357,6 @@ fn list(
     } else {
         None
     };
-    drop(root);
     // 10
     log::step(10, "exec: becoming the process (setns_init: about to exec)");
     let mut prepared = init::become_process(

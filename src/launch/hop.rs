@@ -72,12 +72,17 @@ pub fn make(ns: &Namespaces) -> Result<()> {
 /// procfs, which has nothing yet for a process that has just begun, would take long to tell.
 pub fn make_network(socket: BorrowedFd) -> Result<OwnedFd> {
     let own = socket::network_namespace(socket).context("find husk's own network namespace")?;
+    let back = || {
+        clone::setns(own.as_fd(), clone::NEWNET).context("come back to husk's network namespace")
+    };
+    // before there is anything to come back from: what cannot be is told by a husk that is where it was
+    back()?;
     clone::unshare(clone::NEWNET).context("make the container's namespaces")?;
     let made = (|| {
         let socket = socket::loopback_up().context("bring up the loopback interface")?;
         socket::network_namespace(socket.as_fd()).context("find the container's network namespace")
     })();
-    clone::setns(own.as_fd(), clone::NEWNET).context("come back to husk's network namespace")?;
+    back()?;
     made
 }
 

@@ -104,13 +104,16 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
         socket::loopback_up().context("bring up the loopback interface")?;
     }
     let network = || match in_network.replace(true) {
-        true => Ok(()),
-        false => hop::enter_network(init.parent.recv_network()?.as_fd()),
+        true => Ok(false),
+        false => hop::enter_network(init.parent.recv_network()?.as_fd()).map(|()| true),
     };
-    let go = |sources| network().and_then(|()| init.parent.recv_go(sources));
+    let go = |sources| network().and_then(|_| init.parent.recv_go(sources));
     let sources = mounts::count_for_child(plan);
     // ids, mounts and a cgroup of the parent's are for now, all else that comes with Go is for the process
-    let go_first = plan.users.is_some() || sources > 0 || init.cgroup.is_none();
+    let by_systemd = matches!(plan.cgroup.placement, Placement::Systemd(_));
+    // what is copied into a tmpfs counts for the limits
+    let copies = plan.mounts.iter().any(|m| m.copy_up);
+    let go_first = plan.users.is_some() || sources > 0 || by_systemd || copies;
     let sources = if go_first { go(sources)? } else { Vec::new() };
     process::set_dumpable(false)?;
     // 6: namespaces; the words in brackets, here and below, are runc's, which its tests look for
@@ -159,14 +162,16 @@ fn prepare(init: &Init) -> Result<Option<Prepared>> {
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         init.parent.ask(Msg::Hooks)?;
     }
-    fs::fchdir(root.fd.as_fd())?;
-    run_hooks(
-        init,
-        "createContainer",
-        &plan.hooks.create_container,
-        Status::Creating,
-        None,
-    )?;
+    if !plan.hooks.create_container.is_empty() {
+        fs::fchdir(root.fd.as_fd())?;
+        run_hooks(
+            init,
+            "createContainer",
+            &plan.hooks.create_container,
+            Status::Creating,
+            None,
+        )?;
+    }
     // 9: in the root
     log::step(9, "init: entering the root");
     let root = rootfs::leave(root, &plan.rootfs, &enter)?;
