@@ -72,7 +72,7 @@ fn bind_node(dir: BorrowedFd, name: &OsStr, d: &Device, slave: bool) -> Result<(
     }
     check(source.as_fd(), d).context("the host's node")?;
     let target = bind_target(dir, name)?;
-    if check(target.as_fd(), d).is_err() {
+    if !is(&fs::fstat(target.as_fd())?, d) {
         mount::attach(source.as_fd(), target.as_fd())?;
     }
     Ok(())
@@ -104,11 +104,15 @@ fn file_type(kind: Kind) -> u32 {
     }
 }
 
+fn is(stat: &fs::Stat, d: &Device) -> bool {
+    let same = d.kind == Kind::Fifo || stat.rdev == fs::makedev(d.major, d.minor);
+    stat.kind() == file_type(d.kind) && same
+}
+
 /// An inode that was there before is taken only for what it is, not for its name (CVE-2025-31133).
 fn check(fd: BorrowedFd, d: &Device) -> Result<()> {
     let stat = fs::fstat(fd)?;
-    let is_device = d.kind != Kind::Fifo;
-    if stat.kind() != file_type(d.kind) || is_device && stat.rdev != fs::makedev(d.major, d.minor) {
+    if !is(&stat, d) {
         let (major, minor) = fs::major_minor(stat.rdev);
         bail!(
             "it exists as another file (mode {:#o}, device {major}:{minor}), wanted {:?} {}:{}; remove it from the root file system",

@@ -8,7 +8,7 @@
 //!  5                                       ── Go →
 //!  6                                               all namespaces joined with one setns
 //! 10  rlimits, scheduler, affinity    ← Ready ──   terminal, user, capabilities, executable found
-//! 11                                  ── Start →   (after Go at once, if there is nothing to do in between)
+//! 11                                  ── Start →   (Go is enough, if there is nothing to do in between)
 //! 12  end of the channel = execve worked           filter, execve
 //! ```
 
@@ -155,11 +155,12 @@ pub fn exec(request: &Request) -> Result<Ready> {
                 .flatten()
                 .try_for_each(|group| intel_rdt::enter(group, pid))?;
         }
+        if started {
+            attributes::from_outside(pid, p, None)?;
+        }
         // 5
         ours.tell(&Msg::Go(Vec::new()))?;
         if started {
-            attributes::from_outside(pid, p, None)?;
-            ours.tell(&Msg::Start)?;
             // what it says first comes after it has closed what it has of husk's mount: the last close takes long
             process::poll(&[(ours.as_fd(), process::POLLIN)], None)?;
             seal::release();
@@ -369,7 +370,7 @@ fn list(
     )?;
     parent.send(&Msg::Ready(prepared.listen()?))?;
     // 11
-    if !parent.started()? {
+    if !request.starts_at_once() && !parent.started()? {
         bail!("husk's parent process is gone");
     }
     // 12

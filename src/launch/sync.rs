@@ -140,11 +140,12 @@ impl Channel {
     /// The next message; None when the other end is closed.
     pub fn recv(&self) -> Result<Option<Msg>> {
         // most are one byte: room for the largest would be four pages of the stack to fault in
-        let mut buf = vec![0u8; socket::wait(self.0.as_fd())?];
-        let (n, fds) = socket::recv(self.0.as_fd(), &mut buf)?;
-        if n == 0 {
+        let length = socket::wait(self.0.as_fd())?;
+        if length == 0 {
             return Ok(None);
         }
+        let mut buf = vec![0u8; length];
+        let (n, fds) = socket::recv(self.0.as_fd(), &mut buf)?;
         match Msg::decode(&buf[..n], fds) {
             Some(msg) => Ok(Some(msg)),
             None => bail!(
