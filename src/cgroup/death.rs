@@ -133,7 +133,7 @@ pub struct Fleeting {
 }
 
 impl Fleeting {
-    /// To be called before the process runs. None: it is gone.
+    /// To be called as early as can be. None: it is gone.
     pub fn follow(dir: &CgroupDir) -> Option<Fleeting> {
         let open = |path: &Path| CgroupDir::open(dir.mountpoint(), path).ok().flatten();
         let mut own = open(dir.path())?;
@@ -194,7 +194,7 @@ fn kills(dir: &CgroupDir) -> Option<u64> {
 }
 
 /// Which limit killed a process that ended so, or another whose end it has passed on as its own exit code; one line for a person. What
-/// nobody has seen the end of may have been killed, if one of its cgroup was.
+/// nobody has seen the end of may have been killed, if a process of its cgroup was.
 pub fn cause(end: Option<End>, death: Option<&Death>) -> Option<String> {
     match end {
         Some(end) if end.code() != End::Killed(SIGKILL).code() => match end {
