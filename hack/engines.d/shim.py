@@ -147,6 +147,10 @@ class Client:
         return parse(answer.get(2, b""))
 
 
+def process_of(*arguments):
+    return json.dumps({"args": arguments, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+
+
 class World:
     def __init__(self, box, shim, runtime=""):
         self.box, self.shim, self.runtime = box, shim, runtime
@@ -233,8 +237,7 @@ class World:
         shutil.rmtree(f"{self.dir}/{id}")
 
     def execute(self, client, id, exec, *arguments, streams=None):
-        process = json.dumps({"args": arguments, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
-        fields = {1: id, 2: exec, 7: {1: "types.containerd.io/opencontainers/runtime-spec/1/Process", 2: process}}
+        fields = {1: id, 2: exec, 7: {1: "types.containerd.io/opencontainers/runtime-spec/1/Process", 2: process_of(*arguments)}}
         client.call("Exec", fields | (streams.fields(3) if streams else {}))
         client.call("Start", {1: id, 2: exec})
 
@@ -691,7 +694,7 @@ def loggers(world):
 
 def calls_that_cross(world):
     client, other, _ = pod(world)
-    process = json.dumps({"args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+    process = process_of("sleep", "1000")
     client.call("Exec", {1: "p", 2: "e", 7: {1: "Process", 2: process}})
     refused(3, client.call, "Exec", {1: "p", 2: "odd", 7: {1: "Process", 2: "[]"}})
     world.write("slow")
@@ -709,7 +712,7 @@ def logger_never_ready(world):
     """It is neither killed in vain nor waited for after the container's end."""
     client, other, _ = pod(world)
     stays = world.script("never", "exec sleep 100")
-    process = json.dumps({"args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+    process = process_of("sleep", "1000")
     for exec, end in ("e", lambda: client.call("Kill", {1: "p", 2: "e", 3: 9})), ("f", lambda: world.end(client, "p")):
         client.call("Exec", {1: "p", 2: exec, 5: f"binary-v2://{stays}", 7: {1: "Process", 2: process}})
         other.begin("Start", {1: "p", 2: exec})
