@@ -64,6 +64,8 @@ pub fn statistics(class: &Path, monitor: Option<&Path>) -> Value {
     // the class "/" is the root itself
     let root = class.ancestors().find(|d| d.join("info").is_dir());
     let root = root.unwrap_or(class);
+    let lines = [(root, "schema_root"), (class, "schema")]
+        .map(|(group, suffix)| (schemata(group).unwrap_or_default(), suffix));
     for (resource, key, hexadecimal, numbers) in [
         (
             "L3",
@@ -93,11 +95,10 @@ pub fn statistics(class: &Path, monitor: Option<&Path>) -> Value {
         if !info.is_empty() {
             all.insert(format!("{key}_info"), info.into());
         }
-        for (group, suffix) in [(root, "schema_root"), (class, "schema")] {
-            let lines = schemata(group).unwrap_or_default();
-            let prefix = format!("{resource}:");
-            if let Some(line) = lines.into_iter().find(|l| l.starts_with(&prefix)) {
-                all.insert(format!("{key}_{suffix}"), line.into());
+        let prefix = format!("{resource}:");
+        for (lines, suffix) in &lines {
+            if let Some(line) = lines.iter().find(|l| l.starts_with(&prefix)) {
+                all.insert(format!("{key}_{suffix}"), line.as_str().into());
             }
         }
     }

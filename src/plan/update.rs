@@ -29,19 +29,20 @@ pub struct Devices {
 /// `spec` is the container's config, `has` its linux.resources once more as a tree, and `asked` what has their form.
 pub fn plan(spec: &Spec, has: &Value, asked: &Value) -> Result<Update, Violations> {
     let mut v = Violations::default();
-    let devices = devices(spec, &typed(asked)?, &mut v);
     let mut result = has.clone();
     merge(&mut result, asked);
-    if devices.is_none() && result.get("devices").is_some() {
-        result["devices"] = has["devices"].clone();
-    }
     forget_swap(&mut result, asked);
     let mut asked = asked.clone();
     complete_swap(&mut asked, &result);
+    let typed_asked = typed(&asked)?;
+    let devices = devices(spec, &typed_asked, &mut v);
+    if devices.is_none() && result.get("devices").is_some() {
+        result["devices"] = has["devices"].clone();
+    }
 
     // Whether what is asked for is in order shows in the result; what it alone would write says which files it means.
     let mut alone = Violations::default();
-    let meant = resources::plan(&typed(&asked)?, "", &mut alone);
+    let meant = resources::plan(&typed_asked, "", &mut alone);
     let is_meant = |w: &Write| meant.iter().any(|m| target(m) == target(w));
     drop_overruled(&mut result, &asked, &meant);
     let before = resources::plan(&typed(has)?, "", &mut Violations::default());
