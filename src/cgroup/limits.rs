@@ -24,6 +24,7 @@ pub fn change<'a>(
     scope: Option<&'a Scope>,
     writes: &[Write],
 ) -> Result<Changed<'a>> {
+    check_usage(dir, writes)?;
     let mut changed = Changed {
         dir,
         scope: None,
@@ -42,7 +43,7 @@ pub fn change<'a>(
         changed.scope = Some(scope);
         systemd::set_limits(scope, writes)?;
         // systemd has just written what it takes for the same; what is in use has been looked at
-        write_unchecked(dir, writes, None, |w| dir.write(&w.file, &w.value))
+        write_with(dir, writes, None, |w| dir.write(&w.file, &w.value))
     });
     match told {
         Ok(()) => Ok(changed),
@@ -121,20 +122,11 @@ fn as_written(w: &Write, text: &str) -> String {
 }
 
 fn write_all(dir: &CgroupDir, writes: &[Write], blocked: Option<&Blocked>) -> Result<()> {
+    check_usage(dir, writes)?;
     write_with(dir, writes, blocked, |w| dir.write(&w.file, &w.value))
 }
 
 fn write_with(
-    dir: &CgroupDir,
-    writes: &[Write],
-    blocked: Option<&Blocked>,
-    write: impl FnMut(&Write) -> sys::Result<()>,
-) -> Result<()> {
-    check_usage(dir, writes)?;
-    write_unchecked(dir, writes, blocked, write)
-}
-
-fn write_unchecked(
     dir: &CgroupDir,
     writes: &[Write],
     blocked: Option<&Blocked>,

@@ -2,7 +2,7 @@
 //!
 //! systemd makes a scope around processes that are there, so it is started after the last clone, while the container's init waits.
 
-use super::dbus::{Address, Connection, PATIENCE, Refused, Target};
+use super::dbus::{Address, Connection, Message, PATIENCE, Refused, Target};
 use crate::host::Host;
 use crate::log;
 use crate::plan::resources::Write;
@@ -121,8 +121,7 @@ fn abandon(scope: &Scope) {
     let Ok(mut systemd) = connect(scope, Duration::from_secs(2)) else {
         return;
     };
-    let args = [Value::Str(scope.unit.clone()), Value::Str("replace".into())];
-    if let Err(e) = systemd.call(MANAGER, "StopUnit", &args) {
+    if let Err(e) = stop_unit(&mut systemd, &scope.unit) {
         log::debug(format_args!("stop unit {}: {e:#}", scope.unit));
     }
     reset_failed(&mut systemd, &scope.unit);
@@ -214,13 +213,18 @@ fn reset_failed(systemd: &mut Connection, unit: &str) {
     }
 }
 
+/// The answer is a job.
+fn stop_unit(systemd: &mut Connection, unit: &str) -> Result<Message> {
+    let args = [Value::Str(unit.into()), Value::Str("replace".into())];
+    systemd.call(MANAGER, "StopUnit", &args)
+}
+
 /// Stops the scope, and lets systemd forget it. One that is gone is fine.
 pub fn stop(scope: &Scope) -> Result<()> {
     let stopped = (|| {
         let mut systemd = connect(scope, PATIENCE)?;
         systemd.subscribe(JOBS)?;
-        let args = [Value::Str(scope.unit.clone()), Value::Str("replace".into())];
-        match systemd.call(MANAGER, "StopUnit", &args) {
+        match stop_unit(&mut systemd, &scope.unit) {
             Ok(answer) => finish_job(&mut systemd, answer.body().string(), &scope.unit)?,
             Err(e) if is_gone(&e) => {}
             Err(e) => return Err(e),
