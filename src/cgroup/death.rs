@@ -2,7 +2,7 @@
 
 use super::CgroupDir;
 use super::stats::{Keyed, Pressure, UNLIMITED, keyed, number, parse, text};
-use crate::sys::process::{self, End, SIGKILL};
+use crate::sys::process::{self, End};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -169,10 +169,9 @@ impl Fleeting {
 
     /// What has been seen, and what follows from the slice if too little was.
     pub fn record(self, end: End) -> Option<Death> {
-        let killed = end.code() == End::Killed(SIGKILL).code();
         let more = |(slice, before): (CgroupDir, u64)| kills(&slice).is_some_and(|n| n > before);
         let mut seen = self.seen;
-        if killed
+        if end.is_by_kill()
             && seen.as_ref().is_none_or(|d| d.oom.is_none())
             && let Some(max) = self.max.filter(|max| *max != UNLIMITED)
             && dir_is_gone(&self.dir)
@@ -197,11 +196,10 @@ fn kills(dir: &CgroupDir) -> Option<u64> {
 /// nobody has seen the end of may have been killed, if a process of its cgroup was.
 pub fn cause(end: Option<End>, death: Option<&Death>) -> Option<String> {
     match end {
-        Some(end) if end.code() != End::Killed(SIGKILL).code() => match end {
-            End::Killed(signal) => process::limit_signal(signal).map(String::from),
-            End::Exited(_) => None,
-        },
-        _ => death?.cause(),
+        Some(end) if end.is_by_kill() => death?.cause(),
+        Some(End::Killed(signal)) => process::limit_signal(signal).map(String::from),
+        Some(End::Exited(_)) => None,
+        None => death?.cause(),
     }
 }
 
@@ -256,6 +254,7 @@ impl std::fmt::Display for Size {
 mod tests {
     use super::super::tests::{fake, file};
     use super::*;
+    use crate::sys::process::SIGKILL;
 
     const NONE: &str = "oom 0\noom_kill 0\n";
 

@@ -7,7 +7,6 @@ use crate::cgroup::death::{Death, Fleeting, cause};
 use crate::cli;
 use crate::foreground::Foreground;
 use crate::state::{Ended, Status};
-use crate::sys::process::{End, SIGKILL};
 use crate::{apply, log};
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
@@ -55,7 +54,7 @@ pub fn run(global: &cli::Global, args: cli::Run) -> Result<i32> {
         Ok(end) => end,
         Err(e) => return Err(made.undo(e)),
     };
-    let wanted = args.keep || end.code() == End::Killed(SIGKILL).code();
+    let wanted = args.keep || end.is_by_kill();
     let cgroup = made.container.cgroup.as_ref().filter(|_| wanted);
     let death = match by_systemd {
         Some(followed) => followed.record(end),

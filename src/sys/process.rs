@@ -192,6 +192,11 @@ impl End {
             End::Killed(signal) => 128 + signal,
         }
     }
+
+    /// SIGKILL was it, or another process's end that this one has passed on as its own exit code.
+    pub fn is_by_kill(self) -> bool {
+        self.code() == End::Killed(SIGKILL).code()
+    }
 }
 
 impl std::fmt::Display for End {
