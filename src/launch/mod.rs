@@ -30,7 +30,7 @@
 //!
 //! Init makes the network namespace itself, with the others, where its parent could not come back from it or does not own it
 //! ([`crate::plan::namespaces::Namespaces::network_by_parent`]). It waits for what its parent sends as late as it can: for `Network` until the first mount
-//! of sysfs, which shows it, and for `Go`, without ids, sources or a cgroup that comes with it, until all mounts are made.
+//! that shows it or is of it (sysfs, what is bound from procfs), and for `Go`, without ids, sources, copies or a cgroup that comes with it, until all mounts are made.
 //!
 //! Up to Linux 6 the mount namespace of step 5 is a copy of the host's, and step 9 leaves the host's mounts by
 //! pivot_root(2) and umount2(2). From Linux 7.0 on init makes the container's tree in the host's mount namespace, where it is attached to
